@@ -1,0 +1,1 @@
+"""The programs that put the stages to use."""

@@ -1,0 +1,139 @@
+"""The whole vocabulary of the route: what stands in a topic, and nothing of how it gets there.
+
+Every message names its `session` and its `turn`. The codec is derived from the types (msgpack, tagged by type), see
+`topics.py`. Adding an optional field is compatible in both directions; anything else needs a new type.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+Status = Literal["completed", "cancelled", "incomplete", "failed"]
+
+
+class Message(msgspec.Struct, frozen=True, tag=str.lower, omit_defaults=True):
+    """What all messages have: the session they belong to, and the turn in it."""
+
+    session: str
+    turn: str
+
+
+class Utterance(msgspec.Struct, frozen=True):
+    """One thing said in a conversation."""
+
+    role: Role
+    text: str
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How to choose the answer's tokens.
+
+    `seed` keys the randomness together with the position, so it is always set: the same seed gives the same answer on
+    any worker. Temperature 0 is greedy. `top_p` is the smallest probability mass to choose from, in (0, 1].
+    """
+
+    seed: int = 0
+    max_output_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens that went in and came out; `cached_tokens` of the prompt needed no computing."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Turn(Message, frozen=True):
+    """gateway → text: one turn, complete in itself: the conversation so far and how to answer it."""
+
+    conversation: tuple[Utterance, ...]
+    sampling: Sampling = Sampling()
+    model: str | None = None
+
+
+class Prompt(Message, frozen=True):
+    """text → LLM: token ids to continue. `emitted` were already published by a former owner of the turn."""
+
+    ids: tuple[int, ...]
+    sampling: Sampling = Sampling()
+    emitted: tuple[int, ...] = ()
+
+
+class Tokens(Message, frozen=True):
+    """LLM → postprocess: a run of the answer's token ids, the first of which is its token number `index`."""
+
+    index: int
+    ids: tuple[int, ...]
+    stop: tuple[str, ...] = ()
+
+
+class Done(Message, frozen=True):
+    """LLM → postprocess: the answer has ended after `usage.output_tokens` tokens."""
+
+    reason: FinishReason
+    usage: Usage = Usage()
+
+
+class Delta(Message, frozen=True):
+    """postprocess → gateway: a piece of the answer's text.
+
+    `at` is the number of characters of the answer before it, so a repeated piece can be told and cut; `index` is the
+    number of the answer's first token that is not yet wholly in the text up to and including this piece.
+    """
+
+    at: int
+    text: str
+    index: int
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why something failed: a `code` for programs, a text for people."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+
+
+class Finished(Message, frozen=True):
+    """any stage → gateway: the turn's one terminal event. `length` is the answer's length in characters."""
+
+    status: Status
+    reason: FinishReason | None = None
+    usage: Usage = Usage()
+    length: int | None = None
+    problem: Problem | None = None
+
+
+class Told(Message, frozen=True):
+    """gateway → gateway, through the log: events of the gateway's own, in the order in which the client gets them."""
+
+    events: tuple[dict[str, Any], ...]
+
+
+class Cancel(Message, frozen=True):
+    """gateway → every stage: give the turn up."""
+
+    reason: str = "client_cancelled"
+
+
+class DeadLetter(Message, frozen=True):
+    """any stage → operator: a record that failed for good, with why, how often, and from where."""
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    value: bytes
+    headers: dict[str, str]
+    error: str
+    attempts: int

@@ -1,0 +1,146 @@
+"""What a stage is: a callable that turns a message, or the messages of one turn, into an async stream of messages.
+
+The loop that runs it stands in `loop.py`; a stage knows nothing of it, nor of a bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipeline.messages import Finished, Message
+from pipeline.topics import TOPIC_OF, Topic
+
+Stream = AsyncGenerator[Any, None]
+StopReason = Literal["cancelled", "deadline"]
+
+Each = Callable[[Any], Stream]
+"""One message in, a stream of messages out."""
+
+Folding = Callable[[Stream], Stream]
+"""All messages of one turn in, as a stream, and a stream of messages out. Its state is its local variables."""
+
+Resume = Callable[[Any, Sequence[Any]], Message | None]
+"""(message, what was already published for it) → the message to go on with; None: nothing is left to do."""
+
+Stopped = Callable[[Message, Sequence[Message], StopReason], Message]
+"""(message, what was published for it, why it is given up) → what to say instead of the rest."""
+
+
+def finished(message: Message, published: Sequence[Message], reason: StopReason) -> Finished:
+    """The terminal event of a turn that was given up before it reached a stage that knows better."""
+    status = "cancelled" if reason == "cancelled" else "incomplete"
+    return Finished(message.session, message.turn, status=status, reason=reason)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often to try a message whose failure a retry can mend; waits double from `first` to `most` seconds."""
+
+    attempts: int = 5
+    first: float = 0.1
+    most: float = 5.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named callable between two topics.
+
+    Exactly one of `each` and `folding` is set. A folding stage gets the messages of one turn as a stream, which ends
+    with the message for which `last` is true; nothing of a turn is committed before that.
+
+    A stage with a `resume` can go on in the middle of a message: `journal` is the topic that it publishes to, which a
+    new owner of a partition reads back; its partitions correspond to those of `reads`.
+
+    `span` bounds the records of a partition between the oldest unfinished and the newest started, `concurrency` the
+    messages (or turns) that are being worked on at once.
+    """
+
+    name: str
+    reads: Topic
+    each: Each | None = None
+    folding: Folding | None = None
+    last: Callable[[Message], bool] = lambda _: True
+    stopped: Stopped = finished
+    journal: Topic | None = None
+    resume: Resume | None = None
+    retry: Retry = field(default_factory=Retry)
+    span: int = 1000
+    concurrency: int = 256
+
+    def __post_init__(self) -> None:
+        if (self.each is None) == (self.folding is None):
+            raise ValueError(f"stage {self.name!r} must have exactly one of each and folding")
+        if (self.journal is None) != (self.resume is None):
+            raise ValueError(f"stage {self.name!r} must have both of journal and resume, or none")
+
+
+def chain(*stages: Stage) -> Stage:
+    """Several stages as one, in one process: the hop between them is a function call.
+
+    What a stage says that the next one does not read (a refusal, say) leaves the chain as it is. After a takeover the
+    turn is computed anew from its start; the same seed gives the same answer, and the gateway cuts what it has.
+    """
+    head, *rest = stages
+    if head.each is None:
+        raise ValueError(f"a chain cannot begin with the folding stage {head.name!r}")
+    each = head.each
+    for stage in rest:
+        each = _through(each, stage) if stage.each else _folded(each, stage)
+    return Stage(
+        name="+".join(stage.name for stage in stages),
+        reads=head.reads,
+        each=each,
+        retry=head.retry,
+        span=min(stage.span for stage in stages),
+        concurrency=min(stage.concurrency for stage in stages),
+    )
+
+
+def _reads(stage: Stage, message: Message) -> bool:
+    return TOPIC_OF[type(message)] is stage.reads
+
+
+def _through(first: Each, then: Stage) -> Each:
+    """`first`, whose messages go through `then` one by one."""
+
+    async def both(message: Any) -> Stream:
+        async with aclosing(first(message)) as stream:
+            async for out in stream:
+                if not _reads(then, out):
+                    yield out
+                    continue
+                assert then.each is not None
+                async with aclosing(then.each(out)) as inner:
+                    async for result in inner:
+                        yield result
+
+    return both
+
+
+def _folded(first: Each, then: Stage) -> Each:
+    """`first`, whose messages go into `then` as one stream; what `then` does not read is said before its next result."""
+
+    async def both(message: Any) -> Stream:
+        aside: list[Message] = []
+
+        async def read() -> Stream:
+            async with aclosing(first(message)) as stream:
+                async for out in stream:
+                    if _reads(then, out):
+                        yield out
+                    else:
+                        aside.append(out)
+
+        assert then.folding is not None
+        async with aclosing(read()) as source, aclosing(then.folding(source)) as results:
+            async for result in results:
+                while aside:
+                    yield aside.pop(0)
+                yield result
+        while aside:
+            yield aside.pop(0)
+
+    return both
