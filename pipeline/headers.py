@@ -1,0 +1,27 @@
+"""The headers of a record. The gateway sets the first five on a request; the loop copies them to all that follows."""
+
+from __future__ import annotations
+
+REPLY_TO = "reply-to"
+"""The partition of `replies` that the client's gateway reads."""
+
+TURN = "turn"
+"""The turn, so that a record nobody can decode is still answered."""
+
+DEADLINE = "deadline"
+"""When the turn must have ended, in seconds since 1970."""
+
+TENANT = "tenant"
+"""Whose request it is."""
+
+TRACE = "traceparent"
+"""The W3C trace context."""
+
+PASSED_ON = (REPLY_TO, TURN, DEADLINE, TENANT, TRACE)
+
+EPOCH = "epoch"
+"""Set by a journalling stage: the offset of the claim under which its owner publishes. A lower one than the highest
+claim read so far is a former owner's, and does not count."""
+
+CLAIM = "claim"
+"""Marks a record as a claim: from here on only its writer publishes to the partition."""
