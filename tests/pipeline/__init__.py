@@ -1,0 +1,1 @@
+"""Tests of the pipeline: the same tree as `pipeline/`."""
