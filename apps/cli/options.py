@@ -1,0 +1,78 @@
+"""The options that several commands share, and how a command's options become settings.
+
+An option is a short name for a setting: its default is None, so that what is not given is left to the environment,
+the file and the setting's own default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import SettingsError
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file with settings.", show_default="./penstock.toml, if there is one"),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; `penstock settings` lists them. Repeatable."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Hugging Face name or folder of the chat model.", show_default="the bundled demo model"
+    ),
+]
+Draft = Annotated[
+    str | None,
+    typer.Option("--draft", help="The same for a draft model that speculates ahead; 'none' for none."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.", show_default="8080")]
+Kafka = Annotated[
+    str | None,
+    typer.Option("--kafka", metavar="HOST:PORT,...", help="Kafka's addresses.", show_default="localhost:9092"),
+]
+TopicPrefix = Annotated[
+    str | None, typer.Option("--topic-prefix", help="What the names of all topics begin with.", show_default="none")
+]
+HealthPort = Annotated[
+    int | None, typer.Option("--health-port", help="Port of /livez, /readyz and /metrics; 0 for none.")
+]
+LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
+
+FLAGS = {
+    "model.name": "--model",
+    "model.draft": "--draft",
+    "model.device": "--device",
+    "gateway.host": "--host",
+    "gateway.port": "--port",
+    "kafka.bootstrap": "--kafka",
+    "kafka.topic_prefix": "--topic-prefix",
+    "health.port": "--health-port",
+    "log.level": "--log-level",
+    "chat.url": "--url",
+    "chat.session": "--session",
+    "chat.key": "--key",
+}
+
+
+def given(sets: list[str] | None, options: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """What a command line sets, as (name, value, flag).
+
+    Raises:
+        SettingsError: a `--set` without an equals sign.
+    """
+    triples = [(name, value, FLAGS[name]) for name, value in options.items()]
+    for one in sets or ():
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise SettingsError(one, "--set wants NAME=VALUE")
+        triples.append((name.strip(), value, f"--set {name.strip()}"))
+    return triples

@@ -1,0 +1,103 @@
+"""The commands that serve: `penstock up`, `penstock gateway` and `penstock stage`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from apps.cli.options import (
+    Config,
+    Device,
+    Draft,
+    HealthPort,
+    Host,
+    Kafka,
+    LogLevel,
+    Model,
+    Port,
+    Sets,
+    TopicPrefix,
+    given,
+)
+from apps.cli.running import run, settings_of
+
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="text, llm or postprocess; several are chained in one process.")
+]
+
+
+def up(
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    model: Model = None,
+    draft: Draft = None,
+    device: Device = None,
+    log_level: LogLevel = None,
+    sets: Sets = None,
+) -> None:
+    """Serve everything in this one process: no Kafka and no Redis are needed."""
+    options = {
+        "gateway.host": host,
+        "gateway.port": port,
+        "model.name": model,
+        "model.draft": draft,
+        "model.device": device,
+        "log.level": log_level,
+    }
+    settings = settings_of(config, given(sets, options))
+    from apps.local import serve
+
+    run(serve, settings)
+
+
+def gateway(
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    kafka: Kafka = None,
+    topic_prefix: TopicPrefix = None,
+    log_level: LogLevel = None,
+    sets: Sets = None,
+) -> None:
+    """Serve clients: the WebSockets, the page and the health checks. The stages run elsewhere, behind Kafka."""
+    options = {
+        "gateway.host": host,
+        "gateway.port": port,
+        "kafka.bootstrap": kafka,
+        "kafka.topic_prefix": topic_prefix,
+        "log.level": log_level,
+    }
+    settings = settings_of(config, given(sets, options))
+    from apps.worker import serve_gateway
+
+    run(serve_gateway, settings)
+
+
+def stage(
+    names: Names,
+    config: Config = None,
+    kafka: Kafka = None,
+    topic_prefix: TopicPrefix = None,
+    health_port: HealthPort = None,
+    model: Model = None,
+    draft: Draft = None,
+    device: Device = None,
+    log_level: LogLevel = None,
+    sets: Sets = None,
+) -> None:
+    """Run one stage against Kafka, or several as one; start as many processes of it as you like."""
+    options = {
+        "kafka.bootstrap": kafka,
+        "kafka.topic_prefix": topic_prefix,
+        "health.port": health_port,
+        "model.name": model,
+        "model.draft": draft,
+        "model.device": device,
+        "log.level": log_level,
+    }
+    settings = settings_of(config, given(sets, options))
+    from apps.worker import check_names, worker
+
+    run(worker(check_names(names)), settings)
