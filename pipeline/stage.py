@@ -31,8 +31,9 @@ Stopped = Callable[[Message, Sequence[Message], StopReason], Message]
 
 def finished(message: Message, published: Sequence[Message], reason: StopReason) -> Finished:
     """The terminal event of a turn that was given up before it reached a stage that knows better."""
-    status = "cancelled" if reason == "cancelled" else "incomplete"
-    return Finished(message.session, message.turn, status=status, reason=reason)
+    return Finished(
+        message.session, message.turn, status="cancelled" if reason == "cancelled" else "incomplete", reason=reason
+    )
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class Stage:
     A stage with a `resume` can go on in the middle of a message: `journal` is the topic that it publishes to, which a
     new owner of a partition reads back; its partitions correspond to those of `reads`.
 
-    `span` bounds the records of a partition between the oldest unfinished and the newest started, `concurrency` the
-    messages (or turns) that are being worked on at once.
+    `span` bounds the records of a partition between the oldest unfinished and the newest started (of a folding stage:
+    those that wait to be read, for the oldest turn can end only by reading on); `concurrency` bounds the messages that
+    are being worked on at once. A stage that is not `cancellable` lets the word of a stage before it come through;
+    `grace` is how many seconds it waits for that beyond a turn's deadline.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Stage:
     retry: Retry = field(default_factory=Retry)
     span: int = 1000
     concurrency: int = 256
+    cancellable: bool = True
+    grace: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.each is None) == (self.folding is None):

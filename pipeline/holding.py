@@ -1,0 +1,89 @@
+"""A partition in hand: its window of offsets, its lanes of jobs, its fence and what a former owner had published."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+
+from pipeline.bus import Part, Record
+from pipeline.job import Job
+from pipeline.journal import Fence, Published
+from pipeline.messages import Message
+from pipeline.window import Window
+
+Id = tuple[str, str]
+"""(session, turn)."""
+
+REMEMBERED = 10_000
+"""Finished turns that a partition remembers, so that one that comes again is told."""
+
+
+class Holding:
+    """What a loop knows of one partition that it owns. Dropped as a whole when the partition is lost.
+
+    A lane is a queue of jobs that must run one after the other: those of one key, or the one of a folding stage's turn.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.window = Window()
+        self.fence = Fence()
+        self.lanes: dict[object, deque[Job]] = {}
+        self.jobs: dict[Id, Job] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.paused = False
+        self.committed: int | None = None
+        self.first: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self.opened = asyncio.Event()
+        self.epoch: int | None = None
+        self.published: dict[Id, list[Message]] = {}
+        self._finished: OrderedDict[Id, None] = OrderedDict()
+
+    def open(self, epoch: int | None = None, published: Published | None = None) -> None:
+        """Let the work begin, from what a former owner had published."""
+        self.epoch = epoch
+        self.published = {turn: list(messages) for turn, messages in (published or {}).items()}
+        self.opened.set()
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Cancel `task` when the partition is lost."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def started(self, record: Record) -> bool:
+        """Take `record` in hand; False if it already was, or does not count."""
+        if not self.window.start(record.offset):
+            return False
+        if not self.first.done():
+            self.first.set_result(record)
+        return True
+
+    def knows(self, turn: Id) -> bool:
+        """Whether `turn` has been finished here."""
+        return turn in self._finished
+
+    def finish(self, job: Job) -> None:
+        """`job` has come to its end."""
+        for offset in job.offsets:
+            self.window.finish(offset)
+        if self.jobs.get(job.id) is job:
+            del self.jobs[job.id]
+        self._finished[job.id] = None
+        if len(self._finished) > REMEMBERED:
+            self._finished.popitem(last=False)
+
+    @property
+    def unread(self) -> int:
+        """Messages that wait for a folding stage to read them."""
+        return sum(job.unread for job in self.jobs.values())
+
+    def uncommitted(self) -> int | None:
+        """The offset to commit, if it has moved since the last commit."""
+        offset = self.window.committable
+        return offset if offset != self.committed else None
+
+    def abandon(self) -> None:
+        """Stop all work on the partition."""
+        self.first.cancel()
+        for task in list(self.tasks):
+            task.cancel()

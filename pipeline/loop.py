@@ -1,0 +1,481 @@
+"""The one loop that runs any stage: it takes records from a bus, lets the stage work on them, and commits.
+
+Order per key with concurrency across keys; the offset before the oldest unfinished is committed; work goes on through a
+rebalance that gives its partition back; a new owner goes on where the former one was cut off. Knows no particular stage
+and no particular bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.bus import Bus, Headers, Member, Part, Record
+from pipeline.errors import BusUnavailable, MessageTooLarge, Retriable, TopicMismatch, TurnRejected, UndecodableMessage
+from pipeline.headers import PASSED_ON, REPLY_TO, TURN
+from pipeline.holding import Holding, Id
+from pipeline.job import Job, Stopped
+from pipeline.journal import claim, read_back, under
+from pipeline.messages import Cancel, DeadLetter, Finished, Message, Problem
+from pipeline.stage import Stage, Stream
+from pipeline.telemetry import LoopMetrics, Tracing
+from pipeline.topics import CONTROL, REPLIES, TOPIC_OF
+
+log = logging.getLogger(__name__)
+
+CANCELS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How a loop goes about its work; times in seconds.
+
+    `patience` is the deadline of a turn that names none; `drain` how long a stopping loop waits for work in hand;
+    `batch` the most records taken from the bus at once.
+    """
+
+    commit_every: float = 0.5
+    drain: float = 10.0
+    patience: float = 600.0
+    batch: int = 500
+
+
+def problem_of(refusal: TurnRejected) -> Problem:
+    """What the client is told of `refusal`."""
+    return Problem(refusal.code, str(refusal), refusal.param, getattr(refusal, "retry_after", None))
+
+
+class Loop:
+    """Runs `stage` on `bus` as a member of `group`. `run` returns after `drain`, or raises what ended it."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        bus: Bus,
+        *,
+        group: str | None = None,
+        settings: LoopSettings | None = None,
+        registry: CollectorRegistry | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.stage = stage
+        self.metrics = LoopMetrics(registry or CollectorRegistry(), stage.name)
+        self._bus = bus
+        self._group = group or stage.name
+        self._settings = settings or LoopSettings()
+        self._tracing = tracing or Tracing()
+        self._holdings: dict[Part, Holding] = {}
+        self._cancelled: OrderedDict[Id, None] = OrderedDict()
+        self._slots = asyncio.Semaphore(stage.concurrency)
+        self._rebalancing = False
+        self._draining = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._member: Member | None = None
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The partitions in hand."""
+        return frozenset(self._holdings)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its share."""
+        return self._joined.is_set()
+
+    def drain(self) -> None:
+        """Take nothing new, finish what is in hand, and let `run` return."""
+        self._draining.set()
+
+    async def run(self) -> None:
+        """Work until drained.
+
+        Raises:
+            OwnershipLost: another process has taken this member's place.
+            TopicMissing: the route is not there.
+        """
+        await self._check_route()
+        try:
+            async with self._tasks:
+                await self._work_as_member()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+    async def _check_route(self) -> None:
+        reads = self.stage.reads
+        partitions = await self._bus.partitions(reads.name)
+        if (journal := self.stage.journal) is not None and (other := await self._bus.partitions(journal.name)) != partitions:
+            raise TopicMismatch(reads.name, partitions, journal.name, other)
+
+    async def _work_as_member(self) -> None:
+        helpers = []
+        if self.stage.cancellable:
+            helpers.append(self._tasks.create_task(self._hear_cancels()))
+        async with self._bus.member(self._group, [self.stage.reads.name], self) as member:
+            self._member = member
+            helpers += [self._tasks.create_task(self._take_records()), self._tasks.create_task(self._commit_regularly())]
+            await self._draining.wait()
+            for helper in helpers:
+                helper.cancel()
+            await self._finish_work()
+            await self._commit(self._holdings.values())
+
+    # ---- taking records ------------------------------------------------------------------------------------------
+
+    async def _take_records(self) -> None:
+        assert self._member is not None
+        while True:
+            try:
+                records = await self._member.poll(limit=self._room(), timeout=0.1 if self._any_paused() else 1.0)
+            except BusUnavailable as error:
+                log.warning("%s: %s; trying again", self.stage.name, error)
+                await asyncio.sleep(1.0)
+                continue
+            for record in records:
+                self._take(record)
+            for holding in self._holdings.values():
+                self._regulate(holding)
+
+    def _load(self, holding: Holding) -> int:
+        return holding.unread if self.stage.folding else holding.window.span
+
+    def _room(self) -> int:
+        rooms = (self.stage.span - self._load(holding) for holding in self._holdings.values() if not holding.paused)
+        return max(1, min(self._settings.batch, min(rooms, default=1)))
+
+    def _any_paused(self) -> bool:
+        return any(holding.paused for holding in self._holdings.values())
+
+    def _regulate(self, holding: Holding) -> None:
+        """Pause a partition that is at the bound, resume one that is below it again."""
+        if self._member is None or holding.part not in self._holdings:
+            return
+        full = self._load(holding) >= self.stage.span
+        if full and not holding.paused:
+            self._member.pause(holding.part)
+            self.metrics.pauses.inc()
+        elif holding.paused and not full:
+            self._member.resume(holding.part)
+        holding.paused = full
+
+    def _take(self, record: Record) -> None:
+        holding = self._holdings.get(record.part)
+        if holding is None or not holding.started(record):
+            return
+        self.metrics.records.inc()
+        if not holding.fence.passes(record):
+            self.metrics.fenced.inc()
+            holding.window.finish(record.offset)
+            return
+        try:
+            message: Message = self.stage.reads.decode(record.value)
+        except UndecodableMessage as error:
+            self._start(holding, self._bury_unread(holding, record, error))
+            return
+        self._queue(holding, record, message)
+
+    def _queue(self, holding: Holding, record: Record, message: Message) -> None:
+        turn = (message.session, message.turn)
+        if holding.knows(turn):
+            self.metrics.repeated.inc()
+            holding.window.finish(record.offset)
+            return
+        if self.stage.folding and turn in holding.jobs:
+            holding.jobs[turn].add(record, message)
+            return
+        job = Job(record, message, patience=self._settings.patience, grace=self.stage.grace)
+        holding.jobs.setdefault(turn, job)
+        lane: object = turn if self.stage.folding else record.key
+        if lane in holding.lanes:
+            holding.lanes[lane].append(job)
+        else:
+            holding.lanes[lane] = deque([job])
+            self._start(holding, self._run_lane(holding, lane))
+
+    def _start(self, holding: Holding, work: Coroutine[None, None, None]) -> None:
+        holding.own(self._tasks.create_task(work))
+
+    # ---- working -------------------------------------------------------------------------------------------------
+
+    async def _run_lane(self, holding: Holding, lane: object) -> None:
+        jobs = holding.lanes[lane]
+        await holding.opened.wait()
+        while jobs:
+            if self.stage.folding:
+                await self._work(holding, jobs[0])
+            else:
+                async with self._slots:
+                    if self._draining.is_set():
+                        return
+                    await self._work(holding, jobs[0])
+            jobs.popleft()
+            self._regulate(holding)
+        del holding.lanes[lane]
+
+    async def _work(self, holding: Holding, job: Job) -> None:
+        if holding.knows(job.id):
+            self.metrics.repeated.inc()
+            holding.finish(job)
+            return
+        holding.jobs[job.id] = job
+        job.recovered = holding.published.pop(job.id, [])
+        if job.id in self._cancelled:
+            job.stop("cancelled")
+        began = time.perf_counter()
+        with self.metrics.in_hand.track_inprogress(), self._tracing.span(self.stage.name, job.passed_on) as headers:
+            await self._answer(holding, job, headers)
+        self.metrics.seconds.observe(time.perf_counter() - began)
+        holding.finish(job)
+
+    async def _answer(self, holding: Holding, job: Job, headers: Headers) -> None:
+        """Bring `job` to its end, whatever it takes: an answer, a refusal, or a dead letter."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                await job.within_time(lambda: self._attempt(holding, job, headers))
+                return
+            except Stopped as stop:
+                self.metrics.stopped.inc()
+                await job.settled()
+                await self._say(holding, job, headers, self.stage.stopped(job.message, job.published(), stop.reason))
+                return
+            except TurnRejected as refusal:
+                self.metrics.refused.inc()
+                await self._say(holding, job, headers, _failed(job, problem_of(refusal)))
+                return
+            except Retriable as error:
+                if attempt >= self.stage.retry.attempts and not isinstance(error, BusUnavailable):
+                    await self._bury(holding, job, headers, error, attempt)
+                    return
+                await self._wait_to_retry(job, error, attempt)
+            except Exception as error:
+                await self._bury(holding, job, headers, error, attempt)
+                return
+
+    async def _attempt(self, holding: Holding, job: Job, headers: Headers) -> None:
+        async with aclosing(self._outputs(job)) as outputs:
+            async for output in outputs:
+                await self._publish(holding, job, headers, output)
+        await job.delivered()
+
+    def _outputs(self, job: Job) -> Stream:
+        if self.stage.folding is not None:
+            return self.stage.folding(job.read(self.stage.last))
+        assert self.stage.each is not None
+        message: Message | None = job.message
+        if self.stage.resume is not None and (published := job.published()):
+            message = self.stage.resume(job.message, published)
+        return _nothing() if message is None else self.stage.each(message)
+
+    async def _wait_to_retry(self, job: Job, error: Retriable, attempt: int) -> None:
+        self.metrics.retries.inc()
+        retry = self.stage.retry
+        wait = min(retry.most, retry.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+        log.warning("%s: turn %s: %s; attempt %d in %.1f s", self.stage.name, job.message.turn, error, attempt + 1, wait)
+        await job.settled()
+        job.forget_unsure()
+        await asyncio.sleep(wait)
+
+    # ---- publishing ----------------------------------------------------------------------------------------------
+
+    async def _publish(self, holding: Holding, job: Job, headers: Headers, output: Message) -> None:
+        topic = TOPIC_OF[type(output)]
+        partition: int | None = None
+        if topic is self.stage.journal:
+            assert holding.epoch is not None
+            partition, headers = holding.part.number, under(holding.epoch, headers)
+        elif topic is REPLIES:
+            if REPLY_TO not in headers:
+                return  # nobody waits for a reply: the turn came straight from the bus
+            partition = int(headers[REPLY_TO])
+        delivery = await self._bus.publish(
+            topic.name, topic.encode(output), key=job.first.key, headers=headers, partition=partition
+        )
+        self.metrics.published.inc()
+        job.outputs.append((output, delivery))
+
+    async def _say(self, holding: Holding, job: Job, headers: Headers, *outputs: Message) -> None:
+        """Publish a turn's last words, however often it takes."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                job.outputs.clear()
+                for output in outputs:
+                    await self._publish(holding, job, headers, output)
+                await job.delivered()
+                return
+            except BusUnavailable as error:
+                await self._wait_to_retry(job, error, attempt)
+
+    async def _bury(self, holding: Holding, job: Job, headers: Headers, error: Exception, attempts: int) -> None:
+        log.error("%s: turn %s failed for good", self.stage.name, job.message.turn, exc_info=error)
+        self.metrics.buried.inc()
+        letter = self._letter(job.first, error, attempts)
+        problem = Problem("internal_error", f"the turn failed in stage {self.stage.name!r}; it has been set aside")
+        try:
+            await self._say(holding, job, headers, letter)
+        except MessageTooLarge:
+            await self._say(holding, job, headers, self._letter(job.first._replace(value=b""), error, attempts))
+        await self._say(holding, job, headers, _failed(job, problem))
+
+    async def _bury_unread(self, holding: Holding, record: Record, error: UndecodableMessage) -> None:
+        """A record that is no message: it still gets its dead letter, and its client a word."""
+        message = Message(record.key, record.headers.get(TURN, ""))
+        job = Job(record, message, patience=self._settings.patience, grace=0.0)
+        await self._bury(holding, job, job.passed_on, error, 1)
+        holding.window.finish(record.offset)
+
+    def _letter(self, record: Record, error: Exception, attempts: int) -> DeadLetter:
+        return DeadLetter(
+            session=record.key,
+            turn=record.headers.get(TURN, ""),
+            stage=self.stage.name,
+            topic=record.part.topic,
+            partition=record.part.number,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            headers={name: record.headers[name] for name in PASSED_ON if name in record.headers},
+            error=f"{type(error).__name__}: {error}",
+            attempts=attempts,
+        )
+
+    # ---- cancelling ----------------------------------------------------------------------------------------------
+
+    async def _hear_cancels(self) -> None:
+        part = Part(CONTROL.name, 0)
+        while True:
+            try:
+                async with self._bus.reader({part: None}) as reader:
+                    while True:
+                        for record in await reader.poll(limit=500, timeout=5.0):
+                            self._hear(record)
+            except BusUnavailable as error:
+                log.warning("%s: cancels cannot be heard: %s; trying again", self.stage.name, error)
+                await asyncio.sleep(1.0)
+
+    def _hear(self, record: Record) -> None:
+        try:
+            cancel: Cancel = CONTROL.decode(record.value)
+        except UndecodableMessage as error:
+            log.warning("%s: %s", self.stage.name, error)
+            return
+        turn = (cancel.session, cancel.turn)
+        self._cancelled[turn] = None
+        if len(self._cancelled) > CANCELS_REMEMBERED:
+            self._cancelled.popitem(last=False)
+        for holding in self._holdings.values():
+            if turn in holding.jobs:
+                holding.jobs[turn].stop("cancelled")
+
+    # ---- committing and rebalancing ------------------------------------------------------------------------------
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.commit_every)
+            if not self._rebalancing:
+                await self._commit(self._holdings.values())
+
+    async def _commit(self, holdings: Collection[Holding]) -> None:
+        offsets = {h.part: offset for h in holdings if (offset := h.uncommitted()) is not None}
+        if self._member is None or not offsets:
+            return
+        try:
+            await self._member.commit(offsets)
+        except BusUnavailable as error:
+            log.warning("%s: not committed: %s", self.stage.name, error)
+            return
+        for part, offset in offsets.items():
+            if part in self._holdings:
+                self._holdings[part].committed = offset
+
+    async def revoked(self, parts: Collection[Part]) -> None:
+        """Commit while it is still possible; the work goes on, for most is usually given back."""
+        self._rebalancing = True
+        await self._commit([self._holdings[part] for part in parts if part in self._holdings])
+
+    async def assigned(self, parts: Collection[Part]) -> None:
+        """Go on with what was given back, give up what was not, begin what is new."""
+        self._rebalancing = False
+        for part in self._holdings.keys() - set(parts):
+            self._give_up(part)
+        for part in parts:
+            if part in self._holdings:
+                self._go_on(self._holdings[part])
+            else:
+                self._begin(part)
+        self._joined.set()
+
+    def _give_up(self, part: Part) -> None:
+        holding = self._holdings.pop(part)
+        if holding.window.span:
+            self.metrics.lost.inc()
+        holding.abandon()
+
+    def _go_on(self, holding: Holding) -> None:
+        if self._member is None:
+            return
+        if holding.window.next is not None:
+            self._member.seek(holding.part, holding.window.next)
+        if holding.paused:
+            self._member.pause(holding.part)
+
+    def _begin(self, part: Part) -> None:
+        holding = self._holdings[part] = Holding(part)
+        if self.stage.journal is None:
+            holding.open()
+        else:
+            self._start(holding, self._take_over(holding))
+
+    async def _take_over(self, holding: Holding) -> None:
+        """Fence off the former owner, and read back what it had published of the turns it had not finished."""
+        while not holding.opened.is_set():
+            try:
+                await self._read_back(holding)
+            except BusUnavailable as error:
+                log.warning("%s: %s cannot be taken over: %s; trying again", self.stage.name, holding.part, error)
+                await asyncio.sleep(1.0)
+
+    async def _read_back(self, holding: Holding) -> None:
+        assert self.stage.journal is not None
+        journal = Part(self.stage.journal.name, holding.part.number)
+        epoch = await claim(self._bus, journal, self.stage.name)
+        backlog = await self._bus.end(holding.part)
+        first = await asyncio.shield(holding.first)
+        if first.offset >= backlog:
+            holding.open(epoch)
+            return
+        published = await read_back(self._bus, self.stage.journal, journal, since=first.timestamp, epoch=epoch)
+        holding.open(epoch, published)
+        log.info("%s: %s taken over at offset %d", self.stage.name, holding.part, first.offset)
+
+    async def _finish_work(self) -> None:
+        """Let the work in hand come to its end, for as long as a drain may take; give up the rest."""
+        tasks = {task for holding in self._holdings.values() for task in holding.tasks if self.stage.each}
+        waiting = {task for holding in self._holdings.values() if not holding.opened.is_set() for task in holding.tasks}
+        if tasks - waiting:
+            await asyncio.wait(tasks - waiting, timeout=self._settings.drain)
+        for holding in self._holdings.values():
+            holding.abandon()
+        leftovers = {task for holding in self._holdings.values() for task in holding.tasks}
+        if leftovers:
+            await asyncio.wait(leftovers, timeout=5.0)
+
+
+def _failed(job: Job, problem: Problem) -> Finished:
+    return Finished(job.message.session, job.message.turn, status="failed", problem=problem)
+
+
+async def _nothing() -> Stream:
+    return
+    yield
