@@ -1,0 +1,68 @@
+"""The vocabulary and its codec."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UndecodableMessage
+from pipeline.messages import (
+    Cancel,
+    DeadLetter,
+    Delta,
+    Done,
+    Finished,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Told,
+    Tokens,
+    Turn,
+    Usage,
+    Utterance,
+)
+from pipeline.topics import ROUTE, TOKENS, TOPIC_OF
+
+EXAMPLES: list[Message] = [
+    Turn("s", "t", (Utterance("system", "be kind"), Utterance("user", "你好 👋🏽")), Sampling(7, 9, 0.5, 0.9, ("\n",)), "m"),
+    Prompt("s", "t", (1, 2), Sampling(seed=2**63), emitted=(3,)),
+    Tokens("s", "t", 5, (1, 2, 3), ("stop",)),
+    Done("s", "t", "length", Usage(10, 20, 5)),
+    Delta("s", "t", 12, "héllo\n", 4),
+    Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
+    Told("s", "t", ({"type": "session.created", "session": {"id": "s", "temperature": 0.5, "tools": []}},)),
+    Cancel("s", "t", "turn_detected"),
+    DeadLetter("s", "t", "llm", "prompts", 3, 99, "key", b"\xc1\x00", {"turn": "t"}, "KeyError: x", 5),
+]
+
+
+def test_every_message_of_the_route_has_an_example() -> None:
+    """A new type cannot be forgotten here."""
+    assert {type(example) for example in EXAMPLES} == set(TOPIC_OF) == {kind for topic in ROUTE for kind in topic.types}
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_a_message_comes_back_as_it_went(message: Message) -> None:
+    """Every field survives the wire, and none of the examples leaves one at its default unnoticed."""
+    topic = TOPIC_OF[type(message)]
+    assert topic.decode(topic.encode(message)) == message
+    assert len(msgspec.msgpack.decode(topic.encode(message))) == len(message.__struct_fields__) + 1
+
+
+@given(st.binary(max_size=64))
+@settings(max_examples=300)
+def test_garbage_is_refused_by_name(value: bytes) -> None:
+    """Bytes that are no message raise one error, which names the topic."""
+    try:
+        TOKENS.decode(value)
+    except UndecodableMessage as error:
+        assert "'tokens'" in str(error)
+
+
+def test_a_message_of_another_topic_is_refused() -> None:
+    """A topic takes its own types only."""
+    with pytest.raises(UndecodableMessage):
+        TOKENS.decode(TOPIC_OF[Cancel].encode(Cancel("s", "t")))
