@@ -6,9 +6,13 @@ the loading and names itself and where it came from. Knows no setting by name, a
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import math
 import re
+import textwrap
 import tomllib
 import types
 import typing
@@ -147,6 +151,22 @@ def leaves(kind: type[Any], path: str = "") -> dict[str, Leaf]:
     return found
 
 
+def described(kind: type[Any], path: str = "") -> dict[str, str]:
+    """What is said of each setting below `kind`: the string that stands under its field in the source."""
+    hints = typing.get_type_hints(kind)
+    body = typing.cast("ast.ClassDef", ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
+    texts: dict[str, str] = {}
+    for here, below in zip(body, [*body[1:], ast.Pass()], strict=True):
+        if not isinstance(here, ast.AnnAssign) or not isinstance(here.target, ast.Name):
+            continue
+        name = here.target.id
+        if dataclasses.is_dataclass(hints[name]):
+            texts |= described(hints[name], f"{path}{name}.")
+        elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            texts[path + name] = " ".join(str(below.value.value).split())
+    return texts
+
+
 def shown(leaf: Leaf, value: object) -> str:
     """`value` for people to read: a secret is hidden, and so is a password inside an address."""
     if leaf.secret:
@@ -187,11 +207,18 @@ def _built(kind: type[T], path: str, values: Mapping[str, Any]) -> T:
 def _converted(leaf: Leaf, given: Given) -> Any:
     try:
         value = _parsed(given.value, leaf.kind) if given.text else given.value
-        return msgspec.convert(value, leaf.kind, strict=not given.text, dec_hook=_path)
+        return _bounded(msgspec.convert(value, leaf.kind, strict=not given.text, dec_hook=_path), leaf.kind)
     except (ValueError, msgspec.DecodeError) as error:
         why = _expected(leaf.kind) or re.sub(r"(?<=`), got `\w+`| - at `\$.*?`$", "", str(error)).replace("`", "")
         got = "" if leaf.secret else f", got {shown(leaf, given.value)!r}"
         raise SettingsError(leaf.name, f"{why[:1].lower()}{why[1:]}{got} (from {given.origin})") from None
+
+
+def _bounded(value: Any, kind: Any) -> Any:
+    """`value`, unless it is a number below zero (or none at all) of a setting that names no bounds of its own."""
+    if isinstance(value, int | float) and typing.get_origin(kind) is not Annotated and not 0 <= value < math.inf:
+        raise ValueError("expected a number >= 0")
+    return value
 
 
 def _expected(kind: Any) -> str:

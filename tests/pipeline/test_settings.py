@@ -15,6 +15,7 @@ from pipeline.settings import (
     SECRET,
     Leaf,
     Loaded,
+    described,
     from_environment,
     from_options,
     from_toml,
@@ -27,12 +28,15 @@ from pipeline.settings import (
 @dataclass(frozen=True)
 class Door:
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
+    """Where one knocks;
+    two lines of it."""
     wait_s: Annotated[float, msgspec.Meta(gt=0)] = 1.5
     mode: Literal["open", "shut"] = "open"
     origins: tuple[str, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     most: int | None = None
+    share: float = 0.5
     locked: bool = False
     password: str = ""
     pin: Annotated[str, SECRET] = ""
@@ -126,6 +130,8 @@ def test_a_table_can_be_a_value(tmp_path: Path) -> None:
         ("DOOR_PORT", "http", "setting 'door.port': expected int >= 1 and <= 65535, got 'http'"),
         ("DOOR_WAIT_S", "-1", "setting 'door.wait_s': expected float > 0, got '-1'"),
         ("DOOR_MODE", "ajar", "setting 'door.mode': expected one of open, shut, got 'ajar'"),
+        ("DOOR_MOST", "-1", "setting 'door.most': expected a number >= 0, got '-1'"),
+        ("DOOR_SHARE", "nan", "setting 'door.share': expected a number >= 0, got 'nan'"),
         ("DOOR_LOCKED", "maybe", "setting 'door.locked': expected bool, got 'maybe'"),
         ("DOOR_TENANTS", "shop", "setting 'door.tenants': expected name=value pairs"),
     ],
@@ -216,3 +222,8 @@ def test_values_are_shown_as_one_would_write_them() -> None:
     assert shown(leaf("door.origins"), ("a", "b")) == "a,b"
     assert shown(leaf("door.origins"), ()) == "(none)"
     assert shown(leaf("door.most"), None) == "(none)"
+
+
+def test_a_setting_is_described_where_it_is_declared() -> None:
+    """The string under a field is what is said of that setting."""
+    assert described(House) == {"door.port": "Where one knocks; two lines of it."}
