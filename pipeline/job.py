@@ -17,7 +17,7 @@ from pipeline.messages import Message
 from pipeline.stage import StopReason
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the turn was told to stop
+class Stopped(Exception):
     """The turn is to be given up, for `reason`."""
 
     def __init__(self, reason: StopReason) -> None:

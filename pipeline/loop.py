@@ -9,29 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Collection, Coroutine
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.bus import Bus, Headers, Member, Part, Record
-from pipeline.errors import BusUnavailable, MessageTooLarge, Retriable, TopicMismatch, TurnRejected, UndecodableMessage
-from pipeline.headers import PASSED_ON, REPLY_TO, TURN
+from pipeline.answering import Answering
+from pipeline.bus import Bus, Member, Part, Record
+from pipeline.cancels import Cancels
+from pipeline.errors import BusUnavailable, TopicMismatch, UndecodableMessage
 from pipeline.holding import Holding, Id
-from pipeline.job import Job, Stopped
-from pipeline.journal import claim, read_back, under
-from pipeline.messages import Cancel, DeadLetter, Finished, Message, Problem
-from pipeline.stage import Stage, Stream
+from pipeline.job import Job
+from pipeline.journal import claim, read_back
+from pipeline.messages import Message
+from pipeline.stage import Stage
 from pipeline.telemetry import LoopMetrics, Tracing
-from pipeline.topics import CONTROL, REPLIES, TOPIC_OF
 
 log = logging.getLogger(__name__)
-
-CANCELS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,6 @@ class LoopSettings:
     drain: float = 10.0
     patience: float = 600.0
     batch: int = 500
-
-
-def problem_of(refusal: TurnRejected) -> Problem:
-    """What the client is told of `refusal`."""
-    return Problem(refusal.code, str(refusal), refusal.param, getattr(refusal, "retry_after", None))
 
 
 class Loop:
@@ -73,7 +64,8 @@ class Loop:
         self._settings = settings or LoopSettings()
         self._tracing = tracing or Tracing()
         self._holdings: dict[Part, Holding] = {}
-        self._cancelled: OrderedDict[Id, None] = OrderedDict()
+        self._answering = Answering(stage, bus, self.metrics)
+        self._cancelled = Cancels(bus, self._stop)
         self._slots = asyncio.Semaphore(stage.concurrency)
         self._rebalancing = False
         self._draining = asyncio.Event()
@@ -112,16 +104,19 @@ class Loop:
     async def _check_route(self) -> None:
         reads = self.stage.reads
         partitions = await self._bus.partitions(reads.name)
-        if (journal := self.stage.journal) is not None and (other := await self._bus.partitions(journal.name)) != partitions:
-            raise TopicMismatch(reads.name, partitions, journal.name, other)
+        if (journal := self.stage.journal) is None:
+            return
+        if (others := await self._bus.partitions(journal.name)) != partitions:
+            raise TopicMismatch(reads.name, partitions, journal.name, others)
 
     async def _work_as_member(self) -> None:
         helpers = []
         if self.stage.cancellable:
-            helpers.append(self._tasks.create_task(self._hear_cancels()))
+            helpers.append(self._tasks.create_task(self._cancelled.hear()))
         async with self._bus.member(self._group, [self.stage.reads.name], self) as member:
             self._member = member
-            helpers += [self._tasks.create_task(self._take_records()), self._tasks.create_task(self._commit_regularly())]
+            helpers.append(self._tasks.create_task(self._take_records()))
+            helpers.append(self._tasks.create_task(self._commit_regularly()))
             await self._draining.wait()
             for helper in helpers:
                 helper.cancel()
@@ -178,7 +173,7 @@ class Loop:
         try:
             message: Message = self.stage.reads.decode(record.value)
         except UndecodableMessage as error:
-            self._start(holding, self._bury_unread(holding, record, error))
+            self._start(holding, self._answering.bury_unread(holding, record, error))
             return
         self._queue(holding, record, message)
 
@@ -231,149 +226,11 @@ class Loop:
             job.stop("cancelled")
         began = time.perf_counter()
         with self.metrics.in_hand.track_inprogress(), self._tracing.span(self.stage.name, job.passed_on) as headers:
-            await self._answer(holding, job, headers)
+            await self._answering.answer(holding, job, headers)
         self.metrics.seconds.observe(time.perf_counter() - began)
         holding.finish(job)
 
-    async def _answer(self, holding: Holding, job: Job, headers: Headers) -> None:
-        """Bring `job` to its end, whatever it takes: an answer, a refusal, or a dead letter."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                await job.within_time(lambda: self._attempt(holding, job, headers))
-                return
-            except Stopped as stop:
-                self.metrics.stopped.inc()
-                await job.settled()
-                await self._say(holding, job, headers, self.stage.stopped(job.message, job.published(), stop.reason))
-                return
-            except TurnRejected as refusal:
-                self.metrics.refused.inc()
-                await self._say(holding, job, headers, _failed(job, problem_of(refusal)))
-                return
-            except Retriable as error:
-                if attempt >= self.stage.retry.attempts and not isinstance(error, BusUnavailable):
-                    await self._bury(holding, job, headers, error, attempt)
-                    return
-                await self._wait_to_retry(job, error, attempt)
-            except Exception as error:
-                await self._bury(holding, job, headers, error, attempt)
-                return
-
-    async def _attempt(self, holding: Holding, job: Job, headers: Headers) -> None:
-        async with aclosing(self._outputs(job)) as outputs:
-            async for output in outputs:
-                await self._publish(holding, job, headers, output)
-        await job.delivered()
-
-    def _outputs(self, job: Job) -> Stream:
-        if self.stage.folding is not None:
-            return self.stage.folding(job.read(self.stage.last))
-        assert self.stage.each is not None
-        message: Message | None = job.message
-        if self.stage.resume is not None and (published := job.published()):
-            message = self.stage.resume(job.message, published)
-        return _nothing() if message is None else self.stage.each(message)
-
-    async def _wait_to_retry(self, job: Job, error: Retriable, attempt: int) -> None:
-        self.metrics.retries.inc()
-        retry = self.stage.retry
-        wait = min(retry.most, retry.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-        log.warning("%s: turn %s: %s; attempt %d in %.1f s", self.stage.name, job.message.turn, error, attempt + 1, wait)
-        await job.settled()
-        job.forget_unsure()
-        await asyncio.sleep(wait)
-
-    # ---- publishing ----------------------------------------------------------------------------------------------
-
-    async def _publish(self, holding: Holding, job: Job, headers: Headers, output: Message) -> None:
-        topic = TOPIC_OF[type(output)]
-        partition: int | None = None
-        if topic is self.stage.journal:
-            assert holding.epoch is not None
-            partition, headers = holding.part.number, under(holding.epoch, headers)
-        elif topic is REPLIES:
-            if REPLY_TO not in headers:
-                return  # nobody waits for a reply: the turn came straight from the bus
-            partition = int(headers[REPLY_TO])
-        delivery = await self._bus.publish(
-            topic.name, topic.encode(output), key=job.first.key, headers=headers, partition=partition
-        )
-        self.metrics.published.inc()
-        job.outputs.append((output, delivery))
-
-    async def _say(self, holding: Holding, job: Job, headers: Headers, *outputs: Message) -> None:
-        """Publish a turn's last words, however often it takes."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                job.outputs.clear()
-                for output in outputs:
-                    await self._publish(holding, job, headers, output)
-                await job.delivered()
-                return
-            except BusUnavailable as error:
-                await self._wait_to_retry(job, error, attempt)
-
-    async def _bury(self, holding: Holding, job: Job, headers: Headers, error: Exception, attempts: int) -> None:
-        log.error("%s: turn %s failed for good", self.stage.name, job.message.turn, exc_info=error)
-        self.metrics.buried.inc()
-        letter = self._letter(job.first, error, attempts)
-        problem = Problem("internal_error", f"the turn failed in stage {self.stage.name!r}; it has been set aside")
-        try:
-            await self._say(holding, job, headers, letter)
-        except MessageTooLarge:
-            await self._say(holding, job, headers, self._letter(job.first._replace(value=b""), error, attempts))
-        await self._say(holding, job, headers, _failed(job, problem))
-
-    async def _bury_unread(self, holding: Holding, record: Record, error: UndecodableMessage) -> None:
-        """A record that is no message: it still gets its dead letter, and its client a word."""
-        message = Message(record.key, record.headers.get(TURN, ""))
-        job = Job(record, message, patience=self._settings.patience, grace=0.0)
-        await self._bury(holding, job, job.passed_on, error, 1)
-        holding.window.finish(record.offset)
-
-    def _letter(self, record: Record, error: Exception, attempts: int) -> DeadLetter:
-        return DeadLetter(
-            session=record.key,
-            turn=record.headers.get(TURN, ""),
-            stage=self.stage.name,
-            topic=record.part.topic,
-            partition=record.part.number,
-            offset=record.offset,
-            key=record.key,
-            value=record.value,
-            headers={name: record.headers[name] for name in PASSED_ON if name in record.headers},
-            error=f"{type(error).__name__}: {error}",
-            attempts=attempts,
-        )
-
-    # ---- cancelling ----------------------------------------------------------------------------------------------
-
-    async def _hear_cancels(self) -> None:
-        part = Part(CONTROL.name, 0)
-        while True:
-            try:
-                async with self._bus.reader({part: None}) as reader:
-                    while True:
-                        for record in await reader.poll(limit=500, timeout=5.0):
-                            self._hear(record)
-            except BusUnavailable as error:
-                log.warning("%s: cancels cannot be heard: %s; trying again", self.stage.name, error)
-                await asyncio.sleep(1.0)
-
-    def _hear(self, record: Record) -> None:
-        try:
-            cancel: Cancel = CONTROL.decode(record.value)
-        except UndecodableMessage as error:
-            log.warning("%s: %s", self.stage.name, error)
-            return
-        turn = (cancel.session, cancel.turn)
-        self._cancelled[turn] = None
-        if len(self._cancelled) > CANCELS_REMEMBERED:
-            self._cancelled.popitem(last=False)
+    def _stop(self, turn: Id) -> None:
         for holding in self._holdings.values():
             if turn in holding.jobs:
                 holding.jobs[turn].stop("cancelled")
@@ -470,12 +327,3 @@ class Loop:
         leftovers = {task for holding in self._holdings.values() for task in holding.tasks}
         if leftovers:
             await asyncio.wait(leftovers, timeout=5.0)
-
-
-def _failed(job: Job, problem: Problem) -> Finished:
-    return Finished(job.message.session, job.message.turn, status="failed", problem=problem)
-
-
-async def _nothing() -> Stream:
-    return
-    yield

@@ -95,6 +95,7 @@ class _Cursors:
         self._wake.set()
 
     async def poll(self, *, limit: int, timeout: float) -> Sequence[Record]:
+        """See `Reader.poll`."""
         await asyncio.sleep(0)
         self._wake.clear()
         if records := self._read(limit):
@@ -119,18 +120,22 @@ class _Cursors:
         return records
 
     def pause(self, part: Part) -> None:
+        """See `Member.pause`."""
         self._paused.add(part)
 
     def resume(self, part: Part) -> None:
+        """See `Member.resume`."""
         self._paused.discard(part)
         self._wake.set()
 
     def seek(self, part: Part, offset: int) -> None:
+        """See `Member.seek`."""
         if part in self._logs:
             self._positions[part] = offset
             self._wake.set()
 
     async def lag(self) -> int:
+        """See `Member.lag`."""
         return sum(source.end - self._positions[part] for part, source in self._logs.items())
 
 
@@ -148,6 +153,7 @@ class MemoryMember(_Cursors):
         return frozenset(self._logs)
 
     async def commit(self, offsets: Mapping[Part, int]) -> None:
+        """See `Member.commit`."""
         for part, offset in offsets.items():
             if self._group.owner.get(part) is not self:
                 raise OwnershipLost(self._group.name, f"{part} belongs to another member")
@@ -287,7 +293,8 @@ class MemoryBus:
 
     async def _make_room(self, target: _Log) -> None:
         def floor() -> int:
-            return min((group.committed.get(target.part, target.end) for group in self._groups.values()), default=target.end)
+            committed = (group.committed.get(target.part, target.end) for group in self._groups.values())
+            return min(committed, default=target.end)
 
         def trimmed() -> bool:
             target.trim(floor())

@@ -126,7 +126,7 @@ def _through(first: Each, then: Stage) -> Each:
 
 
 def _folded(first: Each, then: Stage) -> Each:
-    """`first`, whose messages go into `then` as one stream; what `then` does not read is said before its next result."""
+    """`first`, whose messages go into `then` as one stream; what `then` does not read comes before its next result."""
 
     async def both(message: Any) -> Stream:
         aside: list[Message] = []

@@ -45,14 +45,14 @@ class LoopMetrics:
         gauge: Gauge = _shared(registry, Gauge, "penstock_stage_in_hand", "Turns being worked on")
         self.in_hand: Gauge = gauge.labels(stage)
         seconds: Histogram = _shared(
-            registry, Histogram, "penstock_stage_seconds", "From a turn's start in the stage to its end", LATENCY_BUCKETS
+            registry, Histogram, "penstock_stage_seconds", "From a turn's start to its end", LATENCY_BUCKETS
         )
         self.seconds: Histogram = seconds.labels(stage)
 
 
 def _shared(registry: CollectorRegistry, kind: Any, name: str, text: str, buckets: tuple[float, ...] = ()) -> Any:
     """The metric `name` of `registry`, made at first use: several loops of a program share it."""
-    existing = registry._names_to_collectors.get(name)
+    existing = registry._names_to_collectors.get(name)  # noqa: SLF001 - the library has no other way to ask
     if existing is not None:
         return existing
     options: dict[str, Any] = {"buckets": buckets} if buckets else {}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import UndecodableMessage
-from pipeline.messages import Cancel, DeadLetter, Delta, Done, Finished, Message, Prompt, Told, Tokens, Turn
+from pipeline.messages import Cancel, DeadLetter, Delta, Done, Finished, Message, Prompt, Tokens, Told, Turn
 
 HOUR_MS = 3_600_000
 

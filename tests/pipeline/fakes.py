@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pipeline.bus import Bus, Part, Reader, Record
+from pipeline.bus import Bus, Headers, Part, Reader, Record
 from pipeline.headers import REPLY_TO, TURN
 from pipeline.loop import Loop, LoopSettings
 from pipeline.messages import Message, Prompt, Tokens, Turn, Utterance
@@ -37,13 +37,20 @@ async def put(bus: Bus, message: Message, *, key: str | None = None, **headers: 
     return await (await bus.publish(topic.name, value, key=key or message.session, headers=everything))
 
 
+async def published(
+    bus: Bus, topic: str, value: bytes, *, key: str, headers: Headers, partition: int | None = None
+) -> int:
+    """Publish raw bytes, and wait until they stand in the log."""
+    return await (await bus.publish(topic, value, key=key, headers=headers, partition=partition))
+
+
 @asynccontextmanager
 async def running(loop: Loop) -> AsyncGenerator[asyncio.Task[None], None]:
     """`loop` at work and a member of its group; drained at the end unless it has ended by itself."""
     task = asyncio.create_task(loop.run())
     try:
         async with asyncio.timeout(DEADLINE):
-            while not loop.joined and not task.done():
+            while not loop.joined and not task.done():  # noqa: ASYNC110 - the loop has no event for its tests
                 await asyncio.sleep(0.005)
         yield task
         loop.drain()
@@ -97,7 +104,7 @@ async def eventually(condition: Any, what: str = "the condition") -> None:
     """Wait until `condition()` is true."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - any condition can be waited for
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true within {DEADLINE} s") from None

@@ -1,0 +1,162 @@
+"""Bringing one job to its end: an answer, a refusal, or a dead letter and one word to the client.
+
+Decides what each error means; knows nothing of partitions, commits or rebalances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import aclosing
+
+from pipeline.bus import Bus, Headers, Record
+from pipeline.errors import BusUnavailable, MessageTooLarge, Retriable, TurnRejected, UndecodableMessage
+from pipeline.headers import PASSED_ON, REPLY_TO, TURN
+from pipeline.holding import Holding
+from pipeline.job import Job, Stopped
+from pipeline.journal import under
+from pipeline.messages import DeadLetter, Finished, Message, Problem
+from pipeline.stage import Stage, Stream
+from pipeline.telemetry import LoopMetrics
+from pipeline.topics import REPLIES, TOPIC_OF
+
+log = logging.getLogger(__name__)
+
+
+def problem_of(refusal: TurnRejected) -> Problem:
+    """What the client is told of `refusal`."""
+    return Problem(refusal.code, str(refusal), refusal.param, getattr(refusal, "retry_after", None))
+
+
+class Answering:
+    """Lets `stage` work on jobs and publishes to `bus` what comes of it."""
+
+    def __init__(self, stage: Stage, bus: Bus, metrics: LoopMetrics) -> None:
+        self.stage = stage
+        self.metrics = metrics
+        self._bus = bus
+
+    async def answer(self, holding: Holding, job: Job, headers: Headers) -> None:
+        """Bring `job` to its end, whatever it takes: an answer, a refusal, or a dead letter."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                await job.within_time(lambda: self._attempt(holding, job, headers))
+                return
+            except Stopped as stop:
+                self.metrics.stopped.inc()
+                await job.settled()
+                await self._say(holding, job, headers, self.stage.stopped(job.message, job.published(), stop.reason))
+                return
+            except TurnRejected as refusal:
+                self.metrics.refused.inc()
+                await self._say(holding, job, headers, _failed(job, problem_of(refusal)))
+                return
+            except Retriable as error:
+                if attempt >= self.stage.retry.attempts and not isinstance(error, BusUnavailable):
+                    await self._bury(holding, job, headers, error, attempt)
+                    return
+                await self._wait_to_retry(job, error, attempt)
+            except Exception as error:  # noqa: BLE001 - the one supervisor: whatever breaks, the turn is answered
+                await self._bury(holding, job, headers, error, attempt)
+                return
+
+    async def _attempt(self, holding: Holding, job: Job, headers: Headers) -> None:
+        async with aclosing(self._outputs(job)) as outputs:
+            async for output in outputs:
+                await self._publish(holding, job, headers, output)
+        await job.delivered()
+
+    def _outputs(self, job: Job) -> Stream:
+        if self.stage.folding is not None:
+            return self.stage.folding(job.read(self.stage.last))
+        assert self.stage.each is not None
+        message: Message | None = job.message
+        if self.stage.resume is not None and (published := job.published()):
+            message = self.stage.resume(job.message, published)
+        return _nothing() if message is None else self.stage.each(message)
+
+    async def _wait_to_retry(self, job: Job, error: Retriable, attempt: int) -> None:
+        self.metrics.retries.inc()
+        retry = self.stage.retry
+        wait = min(retry.most, retry.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+        log.warning(
+            "%s: turn %s: %s; attempt %d in %.1f s", self.stage.name, job.message.turn, error, attempt + 1, wait
+        )
+        await job.settled()
+        job.forget_unsure()
+        await asyncio.sleep(wait)
+
+    async def _publish(self, holding: Holding, job: Job, headers: Headers, output: Message) -> None:
+        topic = TOPIC_OF[type(output)]
+        partition: int | None = None
+        if topic is self.stage.journal:
+            assert holding.epoch is not None
+            partition, headers = holding.part.number, under(holding.epoch, headers)
+        elif topic is REPLIES:
+            if REPLY_TO not in headers:
+                return  # nobody waits for a reply: the turn came straight from the bus
+            partition = int(headers[REPLY_TO])
+        delivery = await self._bus.publish(
+            topic.name, topic.encode(output), key=job.first.key, headers=headers, partition=partition
+        )
+        self.metrics.published.inc()
+        job.outputs.append((output, delivery))
+
+    async def _say(self, holding: Holding, job: Job, headers: Headers, *outputs: Message) -> None:
+        """Publish a turn's last words, however often it takes."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                job.outputs.clear()
+                for output in outputs:
+                    await self._publish(holding, job, headers, output)
+                await job.delivered()
+                return
+            except BusUnavailable as error:
+                await self._wait_to_retry(job, error, attempt)
+
+    async def _bury(self, holding: Holding, job: Job, headers: Headers, error: Exception, attempts: int) -> None:
+        log.error("%s: turn %s failed for good", self.stage.name, job.message.turn, exc_info=error)
+        self.metrics.buried.inc()
+        letter = self._letter(job.first, error, attempts)
+        problem = Problem("internal_error", f"the turn failed in stage {self.stage.name!r}; it has been set aside")
+        try:
+            await self._say(holding, job, headers, letter)
+        except MessageTooLarge:
+            await self._say(holding, job, headers, self._letter(job.first._replace(value=b""), error, attempts))
+        await self._say(holding, job, headers, _failed(job, problem))
+
+    async def bury_unread(self, holding: Holding, record: Record, error: UndecodableMessage) -> None:
+        """A record that is no message: it still gets its dead letter, and its client a word."""
+        message = Message(record.key, record.headers.get(TURN, ""))
+        job = Job(record, message, patience=0.0, grace=0.0)
+        await self._bury(holding, job, job.passed_on, error, 1)
+        holding.window.finish(record.offset)
+
+    def _letter(self, record: Record, error: Exception, attempts: int) -> DeadLetter:
+        return DeadLetter(
+            session=record.key,
+            turn=record.headers.get(TURN, ""),
+            stage=self.stage.name,
+            topic=record.part.topic,
+            partition=record.part.number,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            headers={name: record.headers[name] for name in PASSED_ON if name in record.headers},
+            error=f"{type(error).__name__}: {error}",
+            attempts=attempts,
+        )
+
+
+def _failed(job: Job, problem: Problem) -> Finished:
+    return Finished(job.message.session, job.message.turn, status="failed", problem=problem)
+
+
+async def _nothing() -> Stream:
+    return
+    yield
