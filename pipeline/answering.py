@@ -36,6 +36,7 @@ class Answering:
         self.stage = stage
         self.metrics = metrics
         self._bus = bus
+        self._reply_partitions: int | None = None
 
     async def answer(self, holding: Holding, job: Job, headers: Headers) -> None:
         """Bring `job` to its end, whatever it takes: an answer, a refusal, or a dead letter."""
@@ -96,14 +97,26 @@ class Answering:
             assert holding.epoch is not None
             partition, headers = holding.part.number, under(holding.epoch, headers)
         elif topic is REPLIES:
-            if REPLY_TO not in headers:
-                return  # nobody waits for a reply: the turn came straight from the bus
-            partition = int(headers[REPLY_TO])
+            partition = await self._reply_partition(headers)
+            if partition is None:
+                return
         delivery = await self._bus.publish(
             topic.name, topic.encode(output), key=job.first.key, headers=headers, partition=partition
         )
         self.metrics.published.inc()
         job.outputs.append((output, delivery))
+
+    async def _reply_partition(self, headers: Headers) -> int | None:
+        """Where the client's gateway reads; None if nobody waits for a reply: the turn came straight from the bus."""
+        wanted = headers.get(REPLY_TO, "")
+        if not wanted.isdecimal():
+            return None
+        if self._reply_partitions is None:
+            self._reply_partitions = await self._bus.partitions(REPLIES.name)
+        if int(wanted) >= self._reply_partitions:
+            log.warning("a reply is asked for on partition %s of %s, which has none such", wanted, REPLIES.name)
+            return None
+        return int(wanted)
 
     async def _say(self, holding: Holding, job: Job, headers: Headers, *outputs: Message) -> None:
         """Publish a turn's last words, however often it takes."""

@@ -6,6 +6,7 @@ Holds the state of a single turn; `loop.py` decides when it runs and what its fa
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
@@ -142,8 +143,10 @@ class Job:
 
 
 def _deadline(headers: Headers, patience: float) -> float:
-    """When the turn must have ended (seconds since 1970): as its gateway says, or else `patience` from now."""
+    """When the turn must have ended (seconds since 1970): as its gateway says, at most `patience` from now."""
+    latest = time.time() + patience
     try:
-        return float(headers[DEADLINE])
+        deadline = float(headers[DEADLINE])
     except (KeyError, ValueError):
-        return time.time() + patience
+        return latest
+    return min(deadline, latest) if math.isfinite(deadline) else latest

@@ -35,11 +35,16 @@ class Fence:
         if CLAIM in record.headers:
             self._epoch = max(self._epoch, record.offset)
             return False
-        epoch = record.headers.get(EPOCH)
-        if epoch is None:
+        if EPOCH not in record.headers:
             return True
-        self._epoch = max(self._epoch, int(epoch))
-        return int(epoch) == self._epoch
+        epoch = _epoch(record.headers[EPOCH])
+        self._epoch = max(self._epoch, epoch)
+        return epoch == self._epoch
+
+
+def _epoch(text: str) -> int:
+    """The epoch that `text` says; one below all others if it says none."""
+    return int(text) if text.isdecimal() else -2
 
 
 async def claim(bus: Bus, part: Part, owner: str) -> int:

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class LoopSettings:
     """How a loop goes about its work; times in seconds.
 
-    `patience` is the deadline of a turn that names none; `drain` how long a stopping loop waits for work in hand;
-    `batch` the most records taken from the bus at once.
+    `patience` is the most that a turn may take, and the deadline of one that names none; `drain` how long a stopping
+    loop waits for work in hand; `batch` the most records taken from the bus at once.
     """
 
     commit_every: float = 0.5

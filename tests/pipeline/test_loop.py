@@ -543,3 +543,24 @@ async def test_an_unreadable_cancel_is_skipped(bus: MemoryBus) -> None:
         (done,) = await tokens.take(1)
 
     assert done.reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{REPLY_TO: "99"}, {REPLY_TO: "x"}, {DEADLINE: "nan"}, {DEADLINE: "soon"}, {EPOCH: "first"}, {REPLY_TO: "²"}],
+    ids=str,
+)
+async def test_headers_that_make_no_sense_stop_nothing(bus: MemoryBus, headers: dict[str, str]) -> None:
+    """A foreign producer's odd headers cost at most its own answer."""
+
+    async def handle(turn: Turn) -> Stream:
+        if turn.turn == "odd":
+            raise PromptTooLong(got=9, limit=5)
+        yield make_prompt(turn.turn)
+
+    async with tapping(bus, PROMPTS) as prompts, running(make_loop(text_stage(handle), bus)):
+        await put(bus, make_turn("odd"), **headers)
+        await put(bus, make_turn("t2"))
+        (prompt,) = await prompts.take(1)
+
+    assert prompt.turn == "t2"

@@ -1,0 +1,152 @@
+"""aiokafka's clients: how one is told where to connect, is started within a deadline, and is stopped for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from pipeline.errors import BusUnavailable
+from pipeline.kafka.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.25
+PROBE_S = 1.0
+STOP_S = 5.0
+
+T = TypeVar("T")
+
+
+class Client(Protocol):
+    """What aiokafka's producers and consumers have in common."""
+
+    async def start(self) -> None:
+        """Connect."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+C = TypeVar("C", bound=Client)
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client is told about where and how to connect."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap,
+        "client_id": settings.client_id,
+        "request_timeout_ms": settings.request_timeout_ms,
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = _tls(settings)
+    if settings.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = settings.sasl_password
+    return options
+
+
+def _tls(settings: KafkaSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.tls_ca)
+    if settings.tls_certificate:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_private)
+    return context
+
+
+async def connected(build: Callable[[], C], settings: KafkaSettings, *, extra_s: float = 0.0) -> C:
+    """A started client; tries anew for as long as a start may take, and `extra_s` longer.
+
+    Raises:
+        BusUnavailable: Kafka could not be reached in that time.
+    """
+    try:
+        async with asyncio.timeout(settings.start_timeout_ms / 1000 + extra_s):
+            while (client := await _attempt(build)) is None:
+                await asyncio.sleep(RETRY_S)
+            return client
+    except TimeoutError:
+        raise BusUnavailable(settings.bootstrap, await _why(settings.bootstrap)) from None
+
+
+async def _attempt(build: Callable[[], C]) -> C | None:
+    client = build()
+    try:
+        await client.start()
+    except KafkaError as error:
+        log.debug("not connected: %s", error)
+        await stop(client)
+        return None
+    except BaseException:
+        await stop(client)
+        raise
+    return client
+
+
+async def _why(bootstrap: str) -> str:
+    """What keeps us from the first broker: aiokafka itself only says that it cannot."""
+    host, _, port = bootstrap.split(",")[0].strip().rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except TimeoutError:
+        return "no connection within a second"
+    except (OSError, ValueError) as error:
+        return str(error)
+    writer.close()
+    return "it takes connections, but does not answer as Kafka does; check security_protocol, credentials and load"
+
+
+async def stop(client: Client, *, seconds: float = STOP_S) -> None:
+    """Stop `client` within a deadline, and leave no task and no connection behind."""
+    try:
+        async with asyncio.timeout(seconds):
+            await client.stop()
+    except TimeoutError:
+        log.warning("%s did not stop within %.0f s; its connections are cut", type(client).__name__, seconds)
+    except KafkaError as error:
+        log.warning("%s stopped with an error: %s", type(client).__name__, error)
+    except asyncio.CancelledError:
+        # aiokafka awaits a fetch that it has just cancelled: if that one was backing off, this looks like ours
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+    finally:
+        await _cut(client)
+
+
+async def _cut(client: Any) -> None:
+    """End what `stop` may have left: aiokafka's own tasks, then the connections."""
+    parts = [getattr(client, name, None) for name in ("_fetcher", "_coordinator", "_sender")]
+    tasks = [task for part in parts for task in _tasks(part) if not task.done()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=STOP_S)
+    await (client.client if hasattr(client, "client") else client._client).close()  # noqa: SLF001 (no public way)
+
+
+def _tasks(part: Any) -> list[asyncio.Task[Any]]:
+    names = ("_fetch_task", "_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_sender_task")
+    found = [getattr(part, name, None) for name in (*names, "_reset_committed_task")]
+    return [task for task in (*found, *getattr(part, "_pending_tasks", ())) if task is not None]
+
+
+async def in_time(work: Awaitable[T], settings: KafkaSettings, seconds: float) -> T:
+    """The outcome of a request.
+
+    Raises:
+        BusUnavailable: there was none within `seconds`, or it was an error.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except (TimeoutError, KafkaTimeoutError):
+        raise BusUnavailable(settings.bootstrap, f"no answer within {seconds:g} s") from None
+    except KafkaError as error:
+        raise BusUnavailable(settings.bootstrap, str(error)) from error

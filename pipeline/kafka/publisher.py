@@ -1,0 +1,178 @@
+"""Publishing: an idempotent producer, kept in order and within bounds, and replaced when it has died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+from functools import partial
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
+)
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from pipeline.bus import Headers, Part
+from pipeline.errors import BusUnavailable, MessageTooLarge, PenstockError, TopicMissing
+from pipeline.kafka.clients import connected, connection, stop
+from pipeline.kafka.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 128 << 10
+"""A full batch makes publishers wait for the request before it, so it is larger than aiokafka's 16 KiB."""
+
+CLOSE_S = 10.0
+
+
+class Publisher:
+    """Hands records to a producer.
+
+    A producer of aiokafka that has failed once is dead for good: the failed batch used up sequence numbers, so the
+    broker refuses all that follow in that partition. It is wound down and another takes its place.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._ending: asyncio.Task[None] | None = None
+        self._slots = asyncio.Semaphore(settings.publish_window)
+        self._on_the_way: dict[Future[int], float] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        """Connect now, so that the first record need not wait for it."""
+        await self._ready()
+
+    async def send(self, part: Part, key: bytes, value: bytes, headers: Headers) -> Future[int]:
+        """Hand a record over; see `Bus.publish`."""
+        if self._slots.locked():
+            await self._room()
+        else:
+            await self._slots.acquire()
+        raw = [(name, text.encode()) for name, text in headers.items()]
+        try:
+            producer = self._producer or await self._ready()
+            sent = await producer.send(self._settings.topic_prefix + part.topic, value, key, part.number, headers=raw)
+        except BaseException as error:
+            self._slots.release()
+            if not isinstance(error, KafkaError):
+                raise
+            if isinstance(error, MessageSizeTooLargeError):
+                size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, raw)
+                raise MessageTooLarge(part.topic, size=size, limit=self._settings.max_request_bytes) from None
+            raise self._refused(part.topic, error) from error
+        offset: Future[int] = self._loop.create_future()
+        self._on_the_way[offset] = self._loop.time()
+        sent.add_done_callback(partial(self._settle, producer, part.topic, len(value), offset))
+        return offset
+
+    async def _room(self) -> None:
+        """Wait for a slot."""
+        patience = self._settings.request_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(patience):
+                await self._slots.acquire()
+        except TimeoutError:
+            why = f"{len(self._on_the_way)} records are on their way, and none was acknowledged for {patience:g} s"
+            raise BusUnavailable(self._settings.bootstrap, why) from None
+
+    def _settle(
+        self, producer: AIOKafkaProducer, topic: str, size: int, offset: Future[int], sent: Future[Any]
+    ) -> None:
+        self._slots.release()
+        self._on_the_way.pop(offset, None)
+        error = sent.exception()
+        if error is not None:
+            self._retire(producer, error)
+        if offset.done():
+            return
+        if error is None:
+            offset.set_result(sent.result().offset)
+            return
+        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+            error = MessageTooLarge(topic, size=size, limit=self._settings.max_request_bytes)
+        elif not isinstance(error, PenstockError):
+            error = BusUnavailable(self._settings.bootstrap, str(error))
+        offset.set_exception(error)
+        offset.exception()  # retrieved: whoever hands over and never asks shall cause no noise
+
+    def _refused(self, topic: str, error: KafkaError) -> PenstockError:
+        if isinstance(error, UnknownTopicOrPartitionError):
+            return TopicMissing(topic)
+        if not isinstance(error, KafkaTimeoutError) and self._producer is not None:
+            self._retire(self._producer, error)
+        return BusUnavailable(self._settings.bootstrap, str(error))
+
+    async def _ready(self) -> AIOKafkaProducer:
+        """The producer; a new one if there is none. One caller starts it, and the others wait."""
+        async with self._starting:
+            if self._ending is not None:
+                await self._ending  # what was handed over before must not be overtaken
+                self._ending = None
+            if self._producer is None:
+                self._producer = await connected(self._build, self._settings)
+            return self._producer
+
+    def _build(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **connection(self._settings),
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=min(BATCH_BYTES, self._settings.max_request_bytes),
+            max_request_size=self._settings.max_request_bytes,
+        )
+
+    def _retire(self, producer: AIOKafkaProducer, error: BaseException) -> None:
+        if self._producer is producer:
+            log.error("the producer has failed, another takes its place: %s", error)
+            self._producer = None
+            self._ending = asyncio.create_task(self._wind_down(producer))
+
+    def expire(self) -> None:
+        """Give up what was handed over too long ago, and its producer, so that none of it is written later."""
+        patience = self._settings.delivery_timeout_ms / 1000
+        oldest = next(iter(self._on_the_way.values()), None)
+        if oldest is None or self._producer is None or self._loop.time() - oldest < patience:
+            return
+        error = BusUnavailable(self._settings.bootstrap, f"no acknowledgement within {patience:g} s")
+        producer = self._producer
+        self._retire(producer, error)
+        _give_up(producer, error)
+
+    async def _wind_down(self, producer: AIOKafkaProducer) -> None:
+        """Let what can still be delivered be delivered."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await producer.flush()
+        except TimeoutError:
+            left = len(self._on_the_way)
+            log.error("%d records were not acknowledged within %.0f s, and are given up", left, CLOSE_S)
+            _give_up(producer, BusUnavailable(self._settings.bootstrap, f"no acknowledgement within {CLOSE_S:g} s"))
+        await stop(producer)
+
+    async def close(self) -> None:
+        """Deliver what is on its way, within a deadline, and disconnect."""
+        async with self._starting:
+            if self._producer is not None:
+                producer, self._producer = self._producer, None
+                await self._wind_down(producer)
+            if self._ending is not None:
+                await self._ending
+
+
+def _give_up(producer: AIOKafkaProducer, error: Exception) -> None:
+    """Fail all that `producer` has not delivered. It offers no public way to do so."""
+    accumulator = producer._message_accumulator  # noqa: SLF001
+    waiting = [batch for batches in accumulator._batches.values() for batch in batches]  # noqa: SLF001
+    accumulator.fail_all(error)
+    for batch in waiting:
+        batch._drain_waiter.exception()  # noqa: SLF001 (nobody waits for it, and it would be told as never retrieved)
