@@ -1,0 +1,203 @@
+"""Train the demo models: `python -m apps.demo.train --stage target`, then `--stage draft`.
+
+The learning rate follows the wall clock, so `--minutes` is what it takes on any machine. The
+state is saved every two minutes; `--resume` goes on from it. The draft learns from the target.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional as F
+
+from apps.demo import tokenizer
+from apps.demo.batches import Batch, Recipe, Stream, messages
+from apps.demo.model import SHAPES, Llama, load, save, size
+from apps.demo.muon import Muon
+from apps.demo.phrases import values
+from apps.demo.tokenizer import Encoder
+
+MODELS = Path(__file__).with_name("models")
+WARM_UP_STEPS = 60
+FLAT = 0.4
+SAVE_EVERY = 120.0
+LOG_EVERY = 20.0
+KL_SHARE = 0.7
+
+Loss = Callable[[Tensor, Batch], Tensor]
+
+
+class Stage(str, Enum):
+    """Which of the two models."""
+
+    TARGET = "target"
+    DRAFT = "draft"
+
+
+@dataclass
+class Ledger:
+    """What the training has used so far."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    device: str = ""
+    threads: int = 0
+    parameters: int = 0
+
+
+class Trainer:
+    """A model, its optimisers and its ledger, which are saved and restored together."""
+
+    def __init__(self, model: Llama, device: torch.device) -> None:
+        self.model = model.to(device)
+        inner = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and "embed" not in name]
+        others = [weight for name, weight in model.named_parameters() if weight.dim() != 2 or "embed" in name]
+        self.muon = Muon(inner)
+        self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
+        self.device = device
+        self.ledger = Ledger(device=device.type, threads=torch.get_num_threads(), parameters=size(model))
+
+    def step(self, batch: Batch, loss: Loss, rate: float) -> Tensor:
+        """One update; `rate` goes from 1 to 0."""
+        batch = Batch(batch.ids.to(self.device), batch.spoken.to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hidden = self.model(batch.ids[:, :-1])[batch.spoken[:, 1:]]
+            value = loss(self.model.head(hidden).float(), batch)
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.muon.step(0.02 * rate)
+        for group in self.adam.param_groups:
+            group["lr"] = 3e-3 * rate
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        self.ledger.steps += 1
+        self.ledger.tokens += batch.ids.numel()
+        return value.detach()
+
+    def store(self, path: Path) -> None:
+        """Save everything, in one move."""
+        state = {"model": self.model.state_dict(), "muon": self.muon.state, "adam": self.adam.state_dict(), "ledger": asdict(self.ledger)}
+        fresh = path.with_suffix(".new")
+        torch.save(state, fresh)
+        fresh.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on where `store` stopped."""
+        state = torch.load(path, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.muon.state = state["muon"]
+        self.adam.load_state_dict(state["adam"])
+        self.ledger = Ledger(**state["ledger"])
+
+
+def rate(progress: float, step: int) -> float:
+    """Warm up by steps, stay flat, then fall in a line to nothing."""
+    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    return warm * min(1.0, max(0.0, (1 - progress) / (1 - FLAT)))
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Only what the assistant says counts."""
+    return F.cross_entropy(logits, batch.ids[:, 1:][batch.spoken[:, 1:]])
+
+
+def distillation(teacher: Llama, device: torch.device) -> Loss:
+    """Mostly the target's distribution, a little the text itself."""
+    teacher = teacher.to(device).eval()
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher.head(teacher(batch.ids[:, :-1])[batch.spoken[:, 1:]]).float().log_softmax(-1)
+        divergence = F.kl_div(logits.log_softmax(-1), wanted, log_target=True, reduction="batchmean")
+        return KL_SHARE * divergence + (1 - KL_SHARE) * cross_entropy(logits, batch)
+
+    return loss
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Choose the words from what the grammar says, names left out so that they are spelled."""
+    rng = random.Random(0)
+    how = Recipe(noise=0.3, spell=0.0, copying=0.0)
+    texts = [f" {message['content']}" if message["role"] != "assistant" else message["content"] for _ in range(40_000) for message in messages(rng, how)]
+    tokenizer.save(tokenizer.vocabulary(texts, frozenset(values("names"))), folder)
+
+
+def run(trainer: Trainer, stream: Stream, loss: Loss, minutes: float, checkpoint: Path, publish: Callable[[], None], console: Console) -> None:
+    """Train until the time is up."""
+    limit, before = minutes * 60, trainer.ledger.seconds
+    start = saved = logged = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training", total=limit)
+        for batch in stream:
+            now = time.monotonic()
+            trainer.ledger.seconds = before + now - start
+            stream.progress = trainer.ledger.seconds / limit
+            if stream.progress >= 1:
+                break
+            value = trainer.step(batch, loss, rate(stream.progress, trainer.ledger.steps))
+            progress.update(task, completed=trainer.ledger.seconds)
+            if now - logged > LOG_EVERY:
+                logged = now
+                line = f"{trainer.ledger.seconds:6.0f} s  step {trainer.ledger.steps}  {trainer.ledger.tokens / 1e6:.2f} M tokens  loss {value.item():.4f}"
+                progress.update(task, description=line)
+                if not console.is_terminal:
+                    console.print(line)
+            if now - saved > SAVE_EVERY:
+                saved = now
+                trainer.store(checkpoint)
+                publish()
+    trainer.store(checkpoint)
+    publish()
+
+
+def main(
+    stage: Annotated[Stage, typer.Option()],
+    minutes: Annotated[float, typer.Option(help="Wall clock, all resumed runs together.")] = 90.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(help="Torch threads; one is fastest beside other work.")] = 1,
+    work: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path("build/demo"),
+    models: Annotated[Path, typer.Option(help="Where the finished models go.")] = MODELS,
+    resume: Annotated[bool, typer.Option("--resume")] = False,
+) -> None:
+    """Train one of the two demo models."""
+    console = Console()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    work.mkdir(parents=True, exist_ok=True)
+    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    folder, checkpoint = models / stage.value, work / f"{stage.value}.pt"
+    trainer = Trainer(Llama(SHAPES[stage.value]), where)
+    if resume:
+        trainer.restore(checkpoint)
+    elif stage is Stage.TARGET:
+        make_tokenizer(folder)
+    console.print(f"{stage.value}: {trainer.ledger.parameters:,} parameters, {minutes:g} minutes on {where.type}, {threads} thread(s)")
+    target = models / Stage.TARGET.value
+    encoder = Encoder.load(target)
+    if stage is Stage.DRAFT:
+        tokenizer.save(encoder.vocab, folder)
+        loss = distillation(load(target, SHAPES["target"]), where)
+    else:
+        loss = cross_entropy
+
+    def publish() -> None:
+        save(trainer.model, folder)
+        (folder / "training.json").write_text(json.dumps(asdict(trainer.ledger), indent=2) + "\n")
+
+    run(trainer, Stream(encoder, seed=1 + trainer.ledger.steps), loss, minutes, checkpoint, publish, console)
+
+
+if __name__ == "__main__":
+    typer.run(main)
