@@ -115,20 +115,29 @@ def install(needs: list[Need]) -> None:
         ProgramMissing: apt could not, or what it brought does not do (an old Java).
     """
     packages = [package for need in needs for package in need.packages]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        command = ["apt-get", "-qq", "-o", f"DPkg::Lock::Timeout={LOCK_DEADLINE_S}", *step]
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, timeout=INSTALL_DEADLINE_S, check=False
-        )
-        if done.returncode:
-            raise ProgramMissing(f"apt-get {step[0]} failed (status {done.returncode}); {cure()}")
+    _apt("update")
+    _apt("install", "-y", "--no-install-recommends", *packages)
     if missing():
         raise ProgramMissing(cure())
 
 
-def ensure() -> None:
-    """Install what is missing, or say what it is.
+def _apt(*arguments: str) -> None:
+    done = subprocess.run(
+        ["apt-get", "-q", "-o", f"DPkg::Lock::Timeout={LOCK_DEADLINE_S}", *arguments],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_DEADLINE_S,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-2000:]
+        raise ProgramMissing(f"apt-get {' '.join(arguments)} failed:\n{said}\n{cure()}")
+
+
+def ensure() -> list[str]:
+    """Install what is missing and return its names, or say what it is.
 
     Raises:
         ProgramMissing: Something is, and we may not install it.
@@ -138,3 +147,4 @@ def ensure() -> None:
         raise ProgramMissing(cure())
     if needs:
         install(needs)
+    return [need.name for need in needs]

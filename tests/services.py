@@ -29,46 +29,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from tests import jars, programs
+from tests import jars, kafka_node, programs
 from tests.servers import HOST, Container, Program, Server, unused_port
 
 READY_DEADLINE_S = 45.0
-CLUSTER_ID = "cGVuc3RvY2stdGVzdHMhIQ"  # 16 bytes in base64, as Kafka wants them
-KAFKA_IMAGE = f"apache/kafka:{jars.KAFKA}"
 REDIS_IMAGE = "redis:7-alpine"
-
-# Serial collector and first compiler only: half the start-up time, and a broker under test needs no more.
-JAVA = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-
-LOG4J = """<Configuration status="WARN">
-  <Appenders><Console name="out"><PatternLayout pattern="%d %p %m (%c)%n"/></Console></Appenders>
-  <Loggers><Root level="INFO"><AppenderRef ref="out"/></Root></Loggers>
-</Configuration>
-"""
-
-
-INTERNAL_TOPICS = {
-    "offsets.topic.num.partitions": "4",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.num.partitions": "2",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.num.partitions": "2",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-}
-
-TEMPERAMENT = {
-    "auto.create.topics.enable": "false",  # a typo in a topic's name shall fail
-    "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "500",
-    "broker.heartbeat.interval.ms": "300",
-    "broker.session.timeout.ms": "2000",  # a restart waits out the dead one's registration
-    "log.cleaner.dedupe.buffer.size": str(16 * 2**20),  # of the heap; 128 MB by default
-    "num.network.threads": "2",
-    "num.io.threads": "4",
-}
-
 
 S = TypeVar("S", bound="Service")
 
@@ -192,45 +157,9 @@ def in_new_loop(work: Coroutine[object, object, None]) -> None:
         pool.submit(asyncio.run, work).result()
 
 
-def kafka_properties(host: str, port: int, controller_port: int, data: str) -> dict[str, str]:
-    """Configure one KRaft node for tests: small, and quick to notice a death."""
-    return {
-        "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": data,
-        **INTERNAL_TOPICS,
-        **TEMPERAMENT,
-    }
-
-
-def in_jars(folder: Path, port: int) -> Program:
-    """Run the broker from the official jars."""
-    libs = jars.kafka_jars()
-    java = [*JAVA, f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}", "-cp", f"{libs}/*"]  # the glob is Java's
-    config = folder / "server.properties"
-    (folder / "log4j2.xml").write_text(LOG4J)
-    rows = kafka_properties(HOST, port, unused_port(), str(folder / "data"))
-    config.write_text("".join(f"{key}={value}\n" for key, value in rows.items()))
-
-    def format_storage() -> None:
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)]
-        with (folder / "output.log").open("ab") as log:
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=60, check=True)
-
-    return Program([*java, "kafka.Kafka", str(config)], folder, format_storage)
-
-
-def in_container(folder: Path, port: int) -> Container:
-    """Run the broker from the official image, which takes its configuration as variables."""
-    rows = kafka_properties("0.0.0.0", port, 9093, "/tmp/kafka-data")  # inside the container
-    variables = {"CLUSTER_ID": CLUSTER_ID, **{f"KAFKA_{k.upper().replace('.', '_')}": v for k, v in rows.items()}}
-    settings = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
-    return Container(["--publish", f"{HOST}:{port}:{port}", *settings, KAFKA_IMAGE], folder)
+def jars_will_do() -> bool:
+    """Tell whether the official jars can be run here, and are here or can be fetched."""
+    return programs.java_ready() and (programs.on_path("mvn") or jars.complete(jars.cache_folder()))
 
 
 def new_kafka() -> KafkaService:
@@ -242,10 +171,10 @@ def new_kafka() -> KafkaService:
     folder, port = Path(tempfile.mkdtemp(prefix="penstock-kafka-")), unused_port()
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(shutil.rmtree, folder)
-        if programs.java_ready() and (shutil.which("mvn") or jars.complete(jars.cache_folder())):
-            server: Server = in_jars(folder, port)
+        if jars_will_do():
+            server: Server = kafka_node.in_jars(folder, port)
         elif programs.docker_ready():
-            server = in_container(folder, port)
+            server = kafka_node.in_container(folder, port)
         else:
             raise programs.ProgramMissing(f"Kafka cannot run; {programs.cure('java', 'maven')}")
         on_failure.pop_all()
@@ -305,15 +234,21 @@ def wanted() -> bool:
     return said != "none"
 
 
-def prepare() -> None:
+def prepare(console: Console) -> None:
     """Bring whatever the tests need, once, so that no test waits for a download.
 
     Raises:
         ProgramMissing: Something is missing that we cannot install.
     """
-    programs.ensure()
-    if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and programs.java_ready():
-        jars.kafka_jars()
+    if missing := programs.missing():
+        console.print(f"Not here yet: {', '.join(need.name for need in missing)}.")
+        console.print(f"Installed {', '.join(programs.ensure())}.")
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return
+    if jars_will_do():
+        console.print(f"Kafka {jars.KAFKA}: {jars.kafka_jars()}")
+    else:
+        subprocess.run(["docker", "pull", kafka_node.IMAGE], stdin=subprocess.DEVNULL, timeout=600, check=True)
 
 
 def keep_running(console: Console) -> int:
@@ -343,7 +278,7 @@ def main() -> int:
         if not arguments.prepare:
             return keep_running(console)
         if wanted():
-            prepare()
+            prepare(console)
     except KeyboardInterrupt:
         console.print("Stopped.")
     except (programs.ProgramMissing, ServiceFailed, ValueError) as error:
