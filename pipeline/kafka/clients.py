@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 from pipeline.errors import BusUnavailable
 from pipeline.kafka.settings import KafkaSettings
@@ -65,23 +65,24 @@ async def connected(build: Callable[[], C], settings: KafkaSettings, *, extra_s:
     Raises:
         BusUnavailable: Kafka could not be reached in that time.
     """
+    last = "no answer in time"
     try:
         async with asyncio.timeout(settings.start_timeout_ms / 1000 + extra_s):
-            while (client := await _attempt(build)) is None:
+            while True:
+                try:
+                    return await _started(build())
+                except KafkaConnectionError:
+                    last = ""
+                except KafkaError as error:
+                    last = str(error)
                 await asyncio.sleep(RETRY_S)
-            return client
     except TimeoutError:
-        raise BusUnavailable(settings.bootstrap, await _why(settings.bootstrap)) from None
+        raise BusUnavailable(settings.bootstrap, last or await _why(settings.bootstrap)) from None
 
 
-async def _attempt(build: Callable[[], C]) -> C | None:
-    client = build()
+async def _started(client: C) -> C:
     try:
         await client.start()
-    except KafkaError as error:
-        log.debug("not connected: %s", error)
-        await stop(client)
-        return None
     except BaseException:
         await stop(client)
         raise
@@ -90,7 +91,7 @@ async def _attempt(build: Callable[[], C]) -> C | None:
 
 async def _why(bootstrap: str) -> str:
     """What keeps us from the first broker: aiokafka itself only says that it cannot."""
-    host, _, port = bootstrap.split(",")[0].strip().rpartition(":")
+    host, _, port = bootstrap.split(",", maxsplit=1)[0].strip().rpartition(":")
     try:
         async with asyncio.timeout(PROBE_S):
             _, writer = await asyncio.open_connection(host, int(port))

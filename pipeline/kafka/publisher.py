@@ -143,8 +143,7 @@ class Publisher:
         oldest = next(iter(self._on_the_way.values()), None)
         if oldest is None or self._producer is None or self._loop.time() - oldest < patience:
             return
-        error = BusUnavailable(self._settings.bootstrap, f"no acknowledgement within {patience:g} s")
-        producer = self._producer
+        producer, error = self._producer, KafkaTimeoutError(f"no acknowledgement within {patience:g} s")
         self._retire(producer, error)
         _give_up(producer, error)
 
@@ -156,7 +155,7 @@ class Publisher:
         except TimeoutError:
             left = len(self._on_the_way)
             log.error("%d records were not acknowledged within %.0f s, and are given up", left, CLOSE_S)
-            _give_up(producer, BusUnavailable(self._settings.bootstrap, f"no acknowledgement within {CLOSE_S:g} s"))
+            _give_up(producer, KafkaTimeoutError(f"no acknowledgement within {CLOSE_S:g} s"))
         await stop(producer)
 
     async def close(self) -> None:
@@ -169,7 +168,7 @@ class Publisher:
                 await self._ending
 
 
-def _give_up(producer: AIOKafkaProducer, error: Exception) -> None:
+def _give_up(producer: AIOKafkaProducer, error: KafkaError) -> None:
     """Fail all that `producer` has not delivered. It offers no public way to do so."""
     accumulator = producer._message_accumulator  # noqa: SLF001
     waiting = [batch for batches in accumulator._batches.values() for batch in batches]  # noqa: SLF001
