@@ -1,0 +1,1 @@
+"""The LLM stage: prompts in, tokens out."""

@@ -1,0 +1,128 @@
+"""One step of the model for all sequences at once: plan → forward → accept. Runs in the thread that owns the model.
+
+No prefill phase and no decode phase: a sequence has tokens to compute, one or many, and a step takes some of each.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence as Seq
+
+from pipeline.errors import PenstockError
+from stages.llm.forward import Work, forward
+from stages.llm.kv import PrefixPool
+from stages.llm.model import LoadedModel
+from stages.llm.pace import Pace
+from stages.llm.sampling import sample
+from stages.llm.sequence import Sequence
+from stages.llm.stage import Run
+
+log = logging.getLogger(__name__)
+
+Outcome = tuple[Sequence, Run | Exception]
+
+
+class Batch:
+    """The sequences being answered (`running`, at most `most`) and those that wait for a place."""
+
+    def __init__(self, model: LoadedModel, *, most: int, pace: Pace, prefixes: PrefixPool) -> None:
+        self._model = model
+        self._most = most
+        self._pace = pace
+        self._prefixes = prefixes
+        self.running: list[Sequence] = []
+        self.waiting: deque[Sequence] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.running and not self.waiting
+
+    def add(self, sequence: Sequence) -> None:
+        """Answer `sequence` from the next step on, if there is a place."""
+        self.waiting.append(sequence)
+
+    def drop(self, number: int) -> None:
+        """Give the sequence of that number up, if it is still there."""
+        self.waiting = deque(sequence for sequence in self.waiting if sequence.number != number)
+        for sequence in [sequence for sequence in self.running if sequence.number == number]:
+            self._release(sequence)
+
+    def step(self) -> list[Outcome]:
+        """Compute some tokens of every running sequence; what has come of it."""
+        outcomes = self._admit()
+        works = self._plan()
+        if works:
+            began = time.perf_counter()
+            outcomes += self._compute(works)
+            self._pace.saw(sum(work.count for work in works), time.perf_counter() - began)
+        for sequence, outcome in outcomes:
+            if isinstance(outcome, Exception) or outcome.finish is not None:
+                self._release(sequence)
+        return outcomes
+
+    def _admit(self) -> list[Outcome]:
+        """Give waiting sequences places; those that had ended before they came need none."""
+        ended: list[Outcome] = []
+        while self.waiting and len(self.running) < self._most:
+            sequence = self.waiting.popleft()
+            if sequence.finish is not None:
+                ended.append((sequence, Run((), sequence.finish)))
+                continue
+            sequence.kv, sequence.computed = self._prefixes.take(sequence.scope, sequence.ids)
+            sequence.cached = sequence.computed
+            self.running.append(sequence)
+        return ended
+
+    def _plan(self) -> list[Work]:
+        """Who computes how much: one token (and its drafts) for each stream, and prompts share what time remains."""
+        streams = [Work(s, s.pending) for s in self.running if s.pending == 1 + len(s.drafts)]
+        prompts = [s for s in self.running if s.pending > 1 + len(s.drafts)]
+        budget = self._pace.budget(streaming=bool(streams))
+        works = list(streams)
+        for left, sequence in zip(range(len(prompts), 0, -1), sorted(prompts, key=_pending), strict=True):
+            share = min(sequence.pending, max(1, budget // left))
+            budget -= share
+            works.append(Work(sequence, share))
+        return works
+
+    def _compute(self, works: Seq[Work]) -> list[Outcome]:
+        """Compute `works` together; if that fails, one by one, so that one sequence's trouble stays its own."""
+        try:
+            return self._try(works)
+        except Exception as error:  # whatever the model raises
+            if len(works) == 1:
+                log.exception("a step of sequence %d failed", works[0].sequence.number)
+                return [(works[0].sequence, error)]
+            return [outcome for work in works for outcome in self._compute([work])]
+
+    def _try(self, works: Seq[Work]) -> list[Outcome]:
+        logits = forward(self._model, works)
+        choices = [choice for work in works if work.last for choice in work.sequence.choices()]
+        chosen = sample(logits, choices) if choices else []
+        finite = logits.isfinite().any(-1).tolist() if choices else []
+        outcomes: list[Outcome] = []
+        at = 0
+        for work in works:
+            if not work.last:
+                work.sequence.advance(work.count)
+                continue
+            end = at + len(work.sequence.drafts) + 1
+            if all(finite[at:end]):
+                outcomes.append((work.sequence, work.sequence.accept(chosen[at:end], self._model.eos)))
+            else:
+                outcomes.append((work.sequence, PenstockError("the model gave no finite logits")))
+            at = end
+        return outcomes
+
+    def _release(self, sequence: Sequence) -> None:
+        """Give its place away; what it has computed may serve the session's next turn."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._prefixes.put(sequence.scope, sequence.ids[: sequence.computed], sequence.kv)
+
+
+def _pending(sequence: Sequence) -> int:
+    return sequence.pending

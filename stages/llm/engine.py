@@ -1,0 +1,156 @@
+"""The torch engine: one thread owns the model, asyncio talks to it through queues.
+
+The thread sleeps when there is nothing to do. What a step has brought forth is handed to the event loop in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import EngineUnavailable, Overloaded
+from pipeline.messages import Prompt
+from stages.llm.batch import Batch, Outcome
+from stages.llm.kv import PrefixPool
+from stages.llm.mailbox import Mailbox
+from stages.llm.model import LoadedModel
+from stages.llm.pace import Pace
+from stages.llm.sequence import Sequence
+from stages.llm.stage import Run
+
+log = logging.getLogger(__name__)
+
+Order = Sequence | int | None
+"""To the model thread: answer this sequence; give that number up; None: end."""
+
+
+class TorchEngine:
+    """Answer many prompts at once with `model`. Use as an async context manager: it owns a thread.
+
+    Args:
+        model: Belongs to the engine from now on.
+        most: Sequences that are computed together; each holds keys and values for up to the model's context.
+        queue: Prompts that wait for a place; more are refused.
+        prefix_bytes: Memory for what finished turns leave to their sessions' next.
+        pace: How much of a prompt a step computes.
+        close_s: How long to wait for the step in progress at the end.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        most: int = 32,
+        queue: int = 256,
+        prefix_bytes: int = 256 << 20,
+        pace: Pace | None = None,
+        close_s: float = 10.0,
+    ) -> None:
+        self._model = model
+        self._room = most + queue
+        self._most = most
+        self._close_s = close_s
+        self._batch = Batch(model, most=most, pace=pace or Pace(), prefixes=PrefixPool(prefix_bytes))
+        self._orders: SimpleQueue[Order] = SimpleQueue()
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._numbers = itertools.count()
+        self._thread = threading.Thread(target=self._live, name="penstock-model", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._answer_s = 1.0
+        self.alive = False
+        """Whether prompts are taken."""
+        self.busy_since: float | None = None
+        """When the step in progress began (`time.monotonic`); None: no step is in progress. For a watchdog."""
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self.alive = True
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._fail_all("the engine is stopping")
+        self._orders.put(None)
+        await asyncio.to_thread(self._thread.join, self._close_s)
+        if self._thread.is_alive():
+            log.error("the model thread is still in a step after %.0f s; left behind", self._close_s)
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
+        """Continue `prompt`; see `Engine`."""
+        if not self.alive:
+            raise EngineUnavailable("the model is not running")
+        if len(self._mailboxes) >= self._room:
+            raise Overloaded("too many answers are being made", retry_after=self._retry_after())
+        number = next(self._numbers)
+        mailbox = self._mailboxes[number] = Mailbox()
+        began = time.monotonic()
+        try:
+            self._orders.put(Sequence(number, prompt, self._model.vocabulary, context=self._model.context))
+            while True:
+                run = await mailbox.next()
+                yield run
+                if run.finish is not None:
+                    self._answer_s += 0.1 * (time.monotonic() - began - self._answer_s)
+                    return
+        finally:
+            del self._mailboxes[number]
+            if not mailbox.ended:
+                self._orders.put(number)
+
+    def _retry_after(self) -> float:
+        """Seconds until a place in the queue should be free: the running answers' share of one answer's time."""
+        return max(0.5, self._answer_s / self._most)
+
+    def _live(self) -> None:
+        """What the thread does until it is told to end."""
+        try:
+            while self._follow_orders():
+                self.busy_since = time.monotonic()
+                outcomes = self._batch.step()
+                self.busy_since = None
+                self._call(self._deliver, outcomes)
+        except BaseException:  # the one place that must hear of everything: the others wait for this thread
+            log.exception("the model thread has died")
+            self._call(self._fail_all, "the model thread has died")
+
+    def _follow_orders(self) -> bool:
+        """Take what is in the queue; wait only if there is nothing else to do. False: end."""
+        while True:
+            try:
+                order = self._orders.get(block=self._batch.idle)
+            except Empty:
+                return True
+            if order is None:
+                return False
+            if isinstance(order, Sequence):
+                self._batch.add(order)
+            else:
+                self._batch.drop(order)
+
+    def _call(self, function: object, argument: object) -> None:
+        """Have the event loop call `function`; it may be gone by now."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(function, argument)  # type: ignore[arg-type]
+        except RuntimeError:
+            log.warning("the event loop has ended before the engine")
+
+    def _deliver(self, outcomes: list[Outcome]) -> None:
+        for sequence, outcome in outcomes:
+            mailbox = self._mailboxes.get(sequence.number)
+            if mailbox is not None:
+                mailbox.put(outcome)
+
+    def _fail_all(self, why: str) -> None:
+        self.alive = False
+        for mailbox in self._mailboxes.values():
+            mailbox.put(EngineUnavailable(why))

@@ -1,0 +1,102 @@
+"""The keys and values of one sequence, and those of finished ones that a later prompt may begin with.
+
+Knows no model: a layer's store is made when the layer first has something to store. Rejected entries are overwritten,
+never erased.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+BLOCK = 64
+"""Positions by which a store grows, and the unit of attention (see `attention.py`)."""
+
+
+class SequenceKV:
+    """Keys and values by layer, each of shape [KV heads, positions, size]; positions are a multiple of `BLOCK`."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
+
+    def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store `keys` and `values` ([KV heads, n, size]) at positions from `start` on; the layer's whole stores."""
+        end = start + keys.shape[1]
+        stores = []
+        for store, new in ((self._keys, keys), (self._values, values)):
+            known = store.get(layer)
+            if known is None or known.shape[1] < end:
+                known = store[layer] = _grown(known, new, end)
+            known[:, start:end] = new
+            stores.append(known)
+        return stores[0], stores[1]
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        return sum(store.nbytes for stores in (self._keys, self._values) for store in stores.values())
+
+
+def _grown(known: Tensor | None, like: Tensor, end: int) -> Tensor:
+    """A store for at least `end` positions, twice the `known` one. Zeros: what is masked must still be a number."""
+    held = 0 if known is None else known.shape[1]
+    size = -(-max(end, 2 * held) // BLOCK) * BLOCK
+    grown = like.new_zeros((like.shape[0], size, like.shape[2]))
+    if known is not None:
+        grown[:, :held] = known
+    return grown
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a finished sequence left: the keys and values of exactly these `ids`."""
+
+    ids: tuple[int, ...]
+    kv: SequenceKV
+
+
+class PrefixPool:
+    """The last finished sequence of each scope, at most `limit` bytes, the least recently used dropped first.
+
+    A scope (a session) never sees another's, not even by how long its first token takes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self.bytes = 0
+
+    def put(self, scope: str, ids: Sequence[int], kv: SequenceKV) -> None:
+        """Keep `kv`, which holds `ids`, in place of what the scope had."""
+        self._drop(scope)
+        if ids and kv.bytes <= self._limit:
+            self._kept[scope] = Kept(tuple(ids), kv)
+            self.bytes += kv.bytes
+        while self.bytes > self._limit:
+            self._drop(next(iter(self._kept)))
+
+    def take(self, scope: str, ids: Sequence[int]) -> tuple[SequenceKV, int]:
+        """A store with the first n of `ids`, and n. It leaves the pool; the last of `ids` is never among them."""
+        kept = self._kept.get(scope)
+        shared = 0 if kept is None else common(kept.ids, ids[:-1])
+        if kept is None or not shared:
+            return SequenceKV(), 0
+        self._drop(scope)
+        return kept.kv, shared
+
+    def _drop(self, scope: str) -> None:
+        kept = self._kept.pop(scope, None)
+        if kept is not None:
+            self.bytes -= kept.kv.bytes
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of the longest common beginning."""
+    for number, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return number
+    return min(len(one), len(other))

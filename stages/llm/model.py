@@ -1,0 +1,160 @@
+"""Load a Hugging Face causal LM so that the engine can run it, or say in plain words why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pipeline.errors import ModelLoadError
+from stages.detokenize import Vocabulary
+from stages.llm import attention, checkpoint, progress
+from stages.tokens import brief, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Progress = Callable[[str, float | None], None]
+"""(what is being done, how much of it is done from 0 to 1, or None if nobody knows)."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal LM with our attention, and what belongs to it.
+
+    `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
+    this precision from all others.
+    """
+
+    name: str
+    network: Any
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary
+    device: torch.device
+    context: int
+    eos: frozenset[int]
+    fingerprint: str
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: DType = "auto",
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> LoadedModel:
+    """Load the model in the folder `source`, or the Hugging Face model of that name. Blocks, for minutes perhaps.
+
+    Args:
+        source: A folder is never looked for on the network.
+        device: `auto` takes CUDA where there is one.
+        dtype: `auto` is float32 on the CPU, where results can be reproduced bit for bit, else the checkpoint's own.
+        context: Fewer positions than the model has, to save memory.
+        progress: Is told how far loading has come.
+
+    Raises:
+        ModelLoadError: says which file is at fault, or what the model needs that the engine does not do.
+    """
+    tell = progress or (lambda _what, _share: None)
+    source = str(source)
+    tell("looking at the files", None)
+    folder = checkpoint.find(source)
+    files = checkpoint.check(source, folder)
+    tokenizer = load_tokenizer(folder)
+    place = _device(source, device)
+    network = _load(source, folder, _dtype(dtype, place), tell).to(place).eval()
+    tell("trying it out", None)
+    model = LoadedModel(
+        name=source,
+        network=network,
+        tokenizer=tokenizer,
+        vocabulary=Vocabulary(tokenizer),
+        device=place,
+        context=_context(source, network, context),
+        eos=_eos(network, tokenizer),
+        fingerprint=checkpoint.fingerprint(folder, files, str(network.dtype), attention.NAME),
+    )
+    _check_vocabulary(model)
+    from stages.llm.probe import probe
+
+    probe(model)
+    tell("ready", 1.0)
+    return model
+
+
+def _device(source: str, device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ModelLoadError(source, f"there is no device {device!r}; use auto, cpu or cuda") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(source, "torch finds no CUDA device; use device cpu, or look at `nvidia-smi`")
+    return place
+
+
+def _dtype(dtype: DType, device: torch.device) -> torch.dtype | Literal["auto"]:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell: Progress) -> Any:
+    """The network, with every one of its weights from the files: none made up."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _check_config(source, config)
+        with progress.told("loading the weights", tell):
+            network, info = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+    except ModelLoadError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the library raises whatever a damaged file leads it to
+        raise ModelLoadError(source, brief(error)) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        names = ", ".join(missing[:3])
+        raise ModelLoadError(source, f"the files lack {len(missing)} of the model's weights ({names}, …)")
+    return network
+
+
+def _check_config(source: str, config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelLoadError(source, f"{config.model_type} is no causal language model but an encoder and a decoder")
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds:
+        raise ModelLoadError(source, f"layers of type {', '.join(sorted(kinds))} are not supported")
+
+
+def _context(source: str, network: Any, wanted: int | None) -> int:
+    config = network.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int):
+        most = wanted or 2048
+    if wanted is not None and wanted > most:
+        raise ModelLoadError(source, f"a context of {wanted} was asked for, but the model has {most} positions")
+    return wanted or most
+
+
+def _eos(network: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    ends: set[int] = set()
+    for named in (network.generation_config.eos_token_id, network.config.eos_token_id, tokenizer.eos_token_id):
+        ends.update(named if isinstance(named, (list, tuple)) else () if named is None else (named,))
+    return frozenset(ends)
+
+
+def _check_vocabulary(model: LoadedModel) -> None:
+    known, rows = len(model.tokenizer), model.network.get_input_embeddings().weight.shape[0]
+    if known > rows:
+        raise ModelLoadError(
+            model.name, f"its tokenizer has {known} tokens and its weights only {rows}; they belong to different models"
+        )

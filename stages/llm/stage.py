@@ -1,0 +1,138 @@
+"""The LLM stage: one Prompt in, its Tokens out, then one Done.
+
+Knows nothing of Kafka, Redis, WebSockets or torch: an `Engine` continues the prompt, whatever it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol
+
+import msgspec
+
+from pipeline.errors import EmptyTurn, InvalidParameter, PromptTooLong
+from pipeline.messages import Done, FinishReason, Message, Prompt, Sampling, Tokens, Usage
+from pipeline.stage import Stage, StopReason
+from pipeline.topics import PROMPTS, TOKENS
+
+LONGEST_STOP = 256
+"""Characters in a stop string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Token ids that follow those before; `finish` is set on an answer's last run, which may hold none.
+
+    `cached_tokens` of the prompt needed no computing; every run of an answer says so alike.
+    """
+
+    ids: tuple[int, ...]
+    finish: FinishReason | None = None
+    cached_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A model that continues prompts. `engine.py` is the torch one, `instant.py` the one for tests."""
+
+    def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
+        """Continue `prompt` after `prompt.emitted`, in runs, the last of which has a `finish`.
+
+        Closing the generator gives the answer up; the engine drops it at its next step.
+
+        Raises:
+            Overloaded: there is no room now.
+            EngineUnavailable: the engine is stopping, or broken.
+        """
+        ...
+
+
+class LLMStage:
+    """Answer prompts of at most `max_prompt` tokens with `engine`."""
+
+    def __init__(self, engine: Engine, *, max_prompt: int) -> None:
+        self._engine = engine
+        self._max_prompt = max_prompt
+
+    async def __call__(self, prompt: Prompt) -> AsyncGenerator[Tokens | Done, None]:
+        """Stream the answer to `prompt`; the tokens a former owner published are not said again.
+
+        Raises:
+            EmptyTurn: the prompt has no tokens.
+            PromptTooLong: it has more than the model's context holds.
+            InvalidParameter: its sampling cannot be honoured.
+        """
+        if not prompt.ids:
+            raise EmptyTurn
+        if len(prompt.ids) > self._max_prompt:
+            raise PromptTooLong(got=len(prompt.ids), limit=self._max_prompt)
+        check(prompt.sampling)
+        sent = len(prompt.emitted)
+        async with aclosing(self._engine.generate(prompt)) as answer:
+            async for run in answer:
+                if run.ids:
+                    stop = prompt.sampling.stop if sent == 0 else ()
+                    yield Tokens(prompt.session, prompt.turn, index=sent, ids=run.ids, stop=stop)
+                    sent += len(run.ids)
+                if run.finish is not None:
+                    yield _done(prompt, run.finish, output=sent, cached=run.cached_tokens)
+                    return
+
+
+def check(sampling: Sampling) -> None:
+    """Refuse what cannot be honoured.
+
+    Raises:
+        InvalidParameter: names the parameter, and says which values it can have.
+    """
+    if sampling.max_output_tokens < 1:
+        raise InvalidParameter("max_output_tokens", "must be at least 1")
+    if not (isfinite(sampling.temperature) and sampling.temperature >= 0):
+        raise InvalidParameter("temperature", "must be a number, 0 or more")
+    if not 0 < sampling.top_p <= 1:
+        raise InvalidParameter("top_p", "must be more than 0 and at most 1")
+    if any(not 0 < len(stop) <= LONGEST_STOP for stop in sampling.stop):
+        raise InvalidParameter("stop", f"each stop string must have 1 to {LONGEST_STOP} characters")
+
+
+def resume(prompt: Prompt, published: Sequence[Message]) -> Prompt | None:
+    """`prompt` with what a former owner `published` of its answer; None if the answer had ended."""
+    if any(isinstance(message, Done) for message in published):
+        return None
+    return msgspec.structs.replace(prompt, emitted=_known(prompt, published))
+
+
+def stopped(prompt: Message, published: Sequence[Message], reason: StopReason) -> Done:
+    """The end of an answer that is given up after what was `published` of it."""
+    assert isinstance(prompt, Prompt)
+    ends = [message for message in published if isinstance(message, Done)]
+    return ends[0] if ends else _done(prompt, reason, output=len(_known(prompt, published)), cached=0)
+
+
+def llm_stage(engine: Engine, *, max_prompt: int, concurrency: int = 256) -> Stage:
+    """The stage for the loop; `concurrency` prompts are given to `engine` at once, which queues what it cannot serve."""
+    return Stage(
+        name="llm",
+        reads=PROMPTS,
+        each=LLMStage(engine, max_prompt=max_prompt),
+        stopped=stopped,
+        journal=TOKENS,
+        resume=resume,
+        concurrency=concurrency,
+    )
+
+
+def _known(prompt: Prompt, published: Sequence[Message]) -> tuple[int, ...]:
+    """The answer's tokens that stand in `prompt` and in `published`, up to the first gap."""
+    ids = list(prompt.emitted)
+    for message in published:
+        if isinstance(message, Tokens) and message.index <= len(ids):
+            ids.extend(message.ids[len(ids) - message.index :])
+    return tuple(ids)
+
+
+def _done(prompt: Prompt, reason: FinishReason, *, output: int, cached: int) -> Done:
+    usage = Usage(prompt_tokens=len(prompt.ids), output_tokens=output, cached_tokens=cached)
+    return Done(prompt.session, prompt.turn, reason=reason, usage=usage)

@@ -1,0 +1,1 @@
+"""The stages after the LLM: tokens in, what a client is told out."""

@@ -1,0 +1,99 @@
+"""The last stage of a turn: its Tokens and its Done in, its text in Deltas and one Finished out.
+
+A folding stage: all it knows of a turn are the local variables of one call. Knows no model, only its vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.errors import PenstockError
+from pipeline.messages import Delta, Done, FinishReason, Finished, Message, Status, Tokens
+from pipeline.stage import Stage, Stream
+from pipeline.topics import TOKENS
+from stages.detokenize import Vocabulary
+from stages.postprocess.answer import Answer
+
+STATUS_OF: Mapping[FinishReason, Status] = MappingProxyType(
+    {"stop": "completed", "length": "incomplete", "cancelled": "cancelled", "deadline": "incomplete"}
+)
+
+
+class PostprocessStage:
+    """Turn token ids back into text with `vocabulary`."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    async def __call__(self, messages: Stream) -> Stream:
+        """Tell the text of one turn as it becomes certain, then how the turn ended.
+
+        Tokens that come again, after a takeover, are cut by their index. A turn whose first message is not its
+        beginning was told to its end by a former owner: nothing is said.
+
+        Raises:
+            PenstockError: tokens are missing in the middle of the answer.
+        """
+        answer: Answer | None = None
+        async for message in messages:
+            if answer is None:
+                if _begun_before(message):
+                    return
+                answer = Answer(self._vocabulary, stops=message.stop if isinstance(message, Tokens) else ())
+            if isinstance(message, Tokens):
+                delta = _delta(message, answer)
+                if delta is not None:
+                    yield delta
+            else:
+                for last in _end(message, answer):
+                    yield last
+                return
+
+
+def postprocess_stage(vocabulary: Vocabulary, *, concurrency: int = 1024) -> Stage:
+    """The stage for the loop; a turn ends with its Done."""
+    return Stage(
+        name="postprocess",
+        reads=TOKENS,
+        folding=PostprocessStage(vocabulary),
+        last=_is_done,
+        concurrency=concurrency,
+    )
+
+
+def _is_done(message: Message) -> bool:
+    return isinstance(message, Done)
+
+
+def _begun_before(message: Tokens | Done) -> bool:
+    return (message.index if isinstance(message, Tokens) else message.usage.output_tokens) > 0
+
+
+def _delta(message: Tokens, answer: Answer) -> Delta | None:
+    """What `message` adds to the text that a client may see."""
+    _check_gap(message, message.index, answer)
+    at = answer.length
+    text = answer.add(message.ids[answer.tokens - message.index :])
+    return Delta(message.session, message.turn, at=at, text=text, index=answer.index) if text else None
+
+
+def _end(done: Done, answer: Answer) -> list[Delta | Finished]:
+    """The text that was held back, and the turn's one terminal event."""
+    _check_gap(done, done.usage.output_tokens, answer)
+    at = answer.length
+    text = answer.finish()
+    told: list[Delta | Finished] = []
+    if text:
+        told.append(Delta(done.session, done.turn, at=at, text=text, index=answer.index))
+    reason: FinishReason = "stop" if answer.stopped else done.reason
+    status = STATUS_OF[reason]
+    told.append(Finished(done.session, done.turn, status=status, reason=reason, usage=done.usage, length=answer.length))
+    return told
+
+
+def _check_gap(message: Message, index: int, answer: Answer) -> None:
+    if index > answer.tokens:
+        raise PenstockError(
+            f"turn {message.turn!r} of session {message.session!r}: tokens {answer.tokens} to {index - 1} are missing"
+        )

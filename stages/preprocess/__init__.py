@@ -1,0 +1,1 @@
+"""The stages before the LLM: what a client sent in, prompts out."""
