@@ -55,6 +55,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 
 echo "Installing $what into $venv (some minutes the first time: torch is large) ..."
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60 \
+# setuptools warns of every editable install, at length: nothing a user could mend.
+PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60 \
   --constraint constraints.txt --editable "$what" </dev/null
 echo "Installed in $((SECONDS - started)) s."

@@ -14,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -32,18 +33,17 @@ class Guarded:
     Args:
         argv: The program and its arguments.
         log: Where its output goes, appended.
-        env: Its environment; this process's own by default.
+        data: A folder that shall not outlive this process either; whoever stops the program in good order removes it.
     """
 
-    def __init__(self, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, *, data: Path | None = None) -> None:
         with log.open("ab") as out:
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, which stops this in good order.
             self._watcher = subprocess.Popen(
-                [sys.executable, "-I", __file__, *argv],
+                [sys.executable, "-I", __file__, str(data or ""), *argv],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
-                env=None if env is None else dict(env),
                 start_new_session=True,
             )
 
@@ -78,22 +78,27 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def end_with_parent(program: subprocess.Popen[bytes]) -> None:
+def end_with_parent(program: subprocess.Popen[bytes], orphaned: threading.Event) -> None:
     """Wait till the pipe from the parent closes, then end `program`."""
     os.read(sys.stdin.fileno(), 1)  # nothing is ever written: this returns when nobody holds the other end
+    orphaned.set()
     program.terminate()
     time.sleep(LINGER_S)
     program.kill()
 
 
-def watch(argv: Sequence[str]) -> int:
-    """Run `argv` until it ends or the parent does, and return its exit status."""
+def watch(data: str, argv: Sequence[str]) -> int:
+    """Run `argv` until it ends or the parent does, and return its exit status; an orphan's `data` is removed."""
     signal.signal(signal.SIGTERM, lambda *_: None)  # sent to the group, meant for the program
     # No second thread runs yet, so the function before exec is safe.
     program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509
-    threading.Thread(target=end_with_parent, args=(program,), daemon=True).start()
-    return program.wait()
+    orphaned = threading.Event()
+    threading.Thread(target=end_with_parent, args=(program, orphaned), daemon=True).start()
+    status = program.wait()
+    if data and orphaned.is_set():
+        shutil.rmtree(data, ignore_errors=True)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(watch(sys.argv[1:]))
+    sys.exit(watch(sys.argv[1], sys.argv[2:]))

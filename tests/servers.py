@@ -65,10 +65,7 @@ class Program:
         if self._prepare:
             self._prepare()
         self._prepare = None
-        self._run(self._argv)
-
-    def _run(self, argv: list[str]) -> None:
-        self._child = Guarded(argv, self._output)
+        self._child = Guarded(self._argv, self._output, data=self._folder)
 
     def kill(self) -> None:
         """Kill -9."""

@@ -257,9 +257,7 @@ def keep_running(console: Console) -> int:
     with kafka() as broker, redis() as store:
         console.print(f"\n[bold]Kafka[/]  {broker.bootstrap}\n[bold]Redis[/]  {store.url}\n")
         console.print("Use them from another terminal, `make test` included:\n")
-        console.print(
-            f"  export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}\n  export REDIS_URL={store.url}\n", highlight=False
-        )
+        console.print(f"  export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}\n  export REDIS_URL={store.url}\n")
         console.print("Ctrl-C stops both and removes their data.")
         while broker.alive and store.alive:
             time.sleep(0.5)
@@ -272,7 +270,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.services", description="Real Kafka and Redis to play with.")
     parser.add_argument("--prepare", action="store_true", help="install what the tests need, start nothing")
     arguments = parser.parse_args()
-    console = Console(stderr=arguments.prepare)
+    console = Console(stderr=arguments.prepare, highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
         if not arguments.prepare:

@@ -27,7 +27,7 @@ from tests.guard import Guarded
 from tests.servers import Program
 from tests.services import KafkaService, NotOurs, RedisService, ServiceFailed
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 HERE = TopicPartition("things", 0)
 STARTED = "Ctrl-C stops both and removes their data.\n"
 
@@ -205,6 +205,7 @@ def test_what_a_developer_started_ends_with_the_command(
     assert "export REDIS_URL=redis://127.0.0.1:" in said
     assert during
     assert not await_gone(str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_program_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
