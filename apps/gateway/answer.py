@@ -1,0 +1,87 @@
+"""One response on its way: what the stages say of a turn, turned into the events of its answer.
+
+Text that was already seen is cut; text that is missing is told; there is exactly one end.
+"""
+
+from __future__ import annotations
+
+from apps.gateway import events
+from apps.gateway.events import Event, Place
+from apps.gateway.items import Item
+from apps.gateway.items import answer as answer_item
+from pipeline.messages import Delta, Finished, Problem
+
+GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
+
+
+class Answer:
+    """The state of one response.
+
+    `asked_at` and `ends_by` are in seconds of the gateway's clock. `after` is the item that the answer follows.
+    """
+
+    def __init__(self, view: Event, *, asked_at: float, ends_by: float, after: str | None) -> None:
+        self.view = view
+        self.id: str = view["id"]
+        self.in_conversation = view["conversation_id"] is not None
+        self.after = after
+        self.previous: str | None = None
+        self.asked_at, self.ends_by = asked_at, ends_by
+        self.cancel_reason = "client_cancelled"
+        self.cancelled = False
+        self.told = False
+        self.opened = False
+        self.broken = False
+        self._place = Place(self.id, "item_" + self.id.removeprefix("resp_"))
+        self._texts: list[str] = []
+        self._length = 0
+
+    @property
+    def item_id(self) -> str:
+        """The id of the answer's item; it follows from the response's, so that whoever reads the log finds the same."""
+        return self._place.item_id
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._texts)
+
+    def item(self, status: str) -> Item:
+        """The answer as an item of the conversation."""
+        return answer_item(self.item_id, self.text, status)
+
+    def fresh(self, piece: Delta) -> str:
+        """What of `piece` was not seen yet; where text before it is missing, the answer is broken."""
+        if piece.at > self._length:
+            self.broken = True
+        return "" if self.broken else piece.text[self._length - piece.at :]
+
+    def open(self, previous: str | None) -> list[Event]:
+        """The answer begins, after item `previous`."""
+        self.opened, self.previous = True, previous
+        return events.opening(self._place, previous, in_conversation=self.in_conversation)
+
+    def grow(self, text: str) -> Event:
+        """The answer goes on."""
+        self._texts.append(text)
+        self._length += len(text)
+        return events.delta(self._place, text)
+
+    def end(self, finished: Finished) -> Finished:
+        """How the answer ends: as `finished` says, unless text is missing."""
+        lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self._length
+        if lost or self.broken:
+            return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=GAP)
+        return finished
+
+    def close(self, finished: Finished) -> list[Event]:
+        """The answer is over."""
+        status = events.item_status(finished)
+        closing: list[Event] = []
+        output: list[Event] = []
+        if self.opened:
+            closing = events.closing(
+                self._place, self.text, status, self.previous, in_conversation=self.in_conversation
+            )
+            output = [self.item(status).view]
+        return [*closing, events.done(self.view, finished, output, self.cancel_reason)]

@@ -1,0 +1,177 @@
+"""How a session is configured: the `session` object that clients see, and what of it makes a turn's sampling."""
+
+from __future__ import annotations
+
+import copy
+import math
+import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from apps.gateway.commands import Audio, Options, SessionPatch
+from apps.gateway.refusal import Refusal
+from apps.gateway.settings import GatewaySettings
+from pipeline.messages import Sampling
+
+MOST_TOKENS = 4096
+MOST_STOPS = 16
+LONGEST_STOP = 256
+LARGEST_SEED = 2**63 - 1
+EXTENSIONS = ("temperature", "top_p", "seed", "stop")
+CLEARED: Mapping[str, Any] = MappingProxyType(
+    {"instructions": "", "tools": [], "tool_choice": "auto", "max_output_tokens": "inf", "truncation": "auto"}
+)
+"""What null makes of a field."""
+
+MODALITIES = ("text",)
+"""What we answer in, whatever was asked for: there is no speech yet."""
+
+PCM = {"type": "audio/pcm", "rate": 24000}
+VAD = {
+    "type": "server_vad",
+    "threshold": 0.5,
+    "prefix_padding_ms": 300,
+    "silence_duration_ms": 500,
+    "idle_timeout_ms": None,
+    "create_response": True,
+    "interrupt_response": True,
+}
+AUDIO = {
+    "input": {"format": PCM, "noise_reduction": None, "transcription": None, "turn_detection": VAD},
+    "output": {"format": PCM, "voice": "default", "speed": 1.0},
+}
+
+
+class SessionConfig:
+    """The configuration of one session; `view` is the object that clients see."""
+
+    def __init__(self, settings: GatewaySettings, *, session: str, model: str, expires_at: int) -> None:
+        self._settings = settings
+        self.view: dict[str, Any] = {
+            "type": "realtime",
+            "object": "realtime.session",
+            "id": session,
+            "model": model,
+            "output_modalities": list(MODALITIES),
+            "instructions": settings.instructions,
+            "tools": [],
+            "tool_choice": "auto",
+            "max_output_tokens": "inf",
+            "tracing": None,
+            "truncation": "auto",
+            "prompt": None,
+            "include": None,
+            "expires_at": expires_at,
+            "audio": copy.deepcopy(AUDIO),
+        }
+
+    def update(self, patch: SessionPatch) -> None:
+        """Take over what `patch` names; null, "" and [] clear.
+
+        Raises:
+            Refusal: something cannot be; then nothing is taken over.
+        """
+        if patch.type == "transcription":
+            raise Refusal("audio_not_supported", "transcription sessions are not served yet", param="session.type")
+        self._check(patch, "session")
+        view = {**self.view}
+        for name, default in CLEARED.items():
+            if (value := getattr(patch, name)) is not UNSET:
+                view[name] = default if value is None else msgspec.to_builtins(value)
+        for name in EXTENSIONS:
+            if (value := getattr(patch, name)) is not UNSET:
+                view[name] = value
+        if patch.audio is not UNSET:
+            view["audio"] = _merged(view["audio"], patch.audio)
+        _encodable(view, "session")
+        self.view = view
+
+    def sampling(self, options: Options | None) -> Sampling:
+        """How to choose the tokens of one response.
+
+        Raises:
+            Refusal: `options` ask for what cannot be.
+        """
+        if options is not None:
+            self._check(options, "response")
+        said = {name: _first(options, name, self.view) for name in (*EXTENSIONS, "max_output_tokens")}
+        limit, stop = said["max_output_tokens"], said["stop"]
+        most = self._settings.max_output_tokens
+        return Sampling(
+            seed=secrets.randbits(63) if said["seed"] is None else said["seed"],
+            max_output_tokens=most if limit in (None, "inf") else min(limit, most),
+            temperature=self._settings.temperature if said["temperature"] is None else float(said["temperature"]),
+            top_p=1.0 if said["top_p"] is None else float(said["top_p"]),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        )
+
+    def instructions(self, options: Options | None) -> str:
+        """The system prompt of one response."""
+        if options is not None and isinstance(options.instructions, str):
+            return options.instructions
+        return str(self.view["instructions"])
+
+    def limit(self, options: Options | None) -> int | str:
+        """The `max_output_tokens` that a response shows."""
+        asked = options.max_output_tokens if options is not None else UNSET
+        chosen: int | str = self.view["max_output_tokens"] if asked in (UNSET, None) else asked
+        return chosen
+
+    def _check(self, options: Options, where: str) -> None:
+        _ranged(options.temperature, 0.0, 2.0, f"{where}.temperature")
+        _ranged(options.top_p, 0.0, 1.0, f"{where}.top_p", open_below=True)
+        _ranged(options.seed, 0, LARGEST_SEED, f"{where}.seed")
+        if options.max_output_tokens != "inf":
+            _ranged(options.max_output_tokens, 1, MOST_TOKENS, f"{where}.max_output_tokens")
+        if isinstance(options.instructions, str) and len(options.instructions.encode()) > self._settings.max_text_bytes:
+            raise Refusal(
+                "string_above_max_length",
+                f"instructions have at most {self._settings.max_text_bytes} bytes",
+                param=f"{where}.instructions",
+            )
+        stops = [options.stop] if isinstance(options.stop, str) else options.stop or []
+        if len(stops) > MOST_STOPS or not all(0 < len(stop) <= LONGEST_STOP for stop in stops):
+            why = f"at most {MOST_STOPS} strings of 1 to {LONGEST_STOP} characters"
+            raise Refusal("invalid_value", f"{where}.stop: {why}", param=f"{where}.stop")
+
+
+def _first(options: Options | None, name: str, view: dict[str, Any]) -> Any:
+    """What the response says, else what the session says."""
+    value = getattr(options, name, UNSET)
+    return view.get(name) if value is UNSET or value is None else value
+
+
+def _ranged(value: object, least: float, most: float, param: str, *, open_below: bool = False) -> None:
+    if not isinstance(value, int | float):
+        return
+    if not math.isfinite(value) or value > most or value < least or (open_below and value == least):
+        code = "integer_below_min_value" if isinstance(value, int) and value < least else "invalid_value"
+        code = "integer_above_max_value" if isinstance(value, int) and value > most else code
+        above = "above" if open_below else "from"
+        raise Refusal(code, f"{param} is a number {above} {least:g} to {most:g}", param=param)
+
+
+def _merged(audio: dict[str, Any], patch: Audio | None) -> dict[str, Any]:
+    """`audio` with what `patch` names replaced, one level below input and output."""
+    if patch is None:
+        return audio
+    told: dict[str, Any] = msgspec.to_builtins(patch)
+    return {side: {**audio[side], **_voiced(told.get(side) or {})} for side in audio}
+
+
+def _voiced(side: dict[str, Any]) -> dict[str, Any]:
+    """Null clears, except where something must stand."""
+    defaults = {"format": PCM, "voice": "default", "speed": 1.0}
+    return {name: defaults.get(name) if value is None else value for name, value in side.items()}
+
+
+def _encodable(view: dict[str, Any], where: str) -> None:
+    """The log takes no integer beyond 64 bits, and nothing nested without end."""
+    try:
+        msgspec.msgpack.encode(view)
+    except (OverflowError, RecursionError, ValueError) as error:
+        raise Refusal("invalid_value", f"{where}: {error}", param=where) from None

@@ -1,0 +1,168 @@
+"""One live socket: frames in order to the session, events in order to the client, each way bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from apps.gateway.commands import Command
+from apps.gateway.metrics import GatewayMetrics
+from apps.gateway.protocols.realtime import Unreadable
+from apps.gateway.refusal import Refusal
+from apps.gateway.session import Session
+from apps.gateway.settings import GatewaySettings
+
+GOING_AWAY = 1001
+TOO_MUCH = 1008
+RESTART = 1012
+TRY_LATER = 1013
+REPLACED = 4409
+"""The same session was opened anew elsewhere; not to be reopened by itself."""
+
+EXPIRED = "session_expired"
+CLOSE_TIMEOUT_S = 2.0
+
+
+class Codec(Protocol):
+    """What a client speaks."""
+
+    name: str
+
+    def receive(self, frame: str | bytes) -> Command:
+        """The command in a frame."""
+
+    def frames(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The frames for events."""
+
+    def complaint(self, refusal: Refusal) -> list[str]:
+        """What to send directly."""
+
+
+class Close(NamedTuple):
+    """The end of a connection."""
+
+    code: int
+    reason: str
+
+
+class Connection:
+    """The socket of `session`'s client.
+
+    `take` counts an event against the client's rate; `pump` hands to the log what the session has to say, and waits
+    while the log is behind.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        session: Session,
+        codec: Codec,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
+        *,
+        take: Callable[[], Refusal | None],
+        pump: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._websocket, self._session, self._codec = websocket, session, codec
+        self._settings, self._metrics = settings, metrics
+        self._take, self._pump = take, pump
+        self._queue: deque[str | Close] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self.closing: Close | None = None
+        self.opened_at = self.heard_at = time.monotonic()
+        self.closed_with = Close(1006, "")
+
+    def deliver(self, events: list[dict[str, Any]]) -> None:
+        """Send events to the client, as soon as it takes them."""
+        for event in events:
+            self._metrics.events_out.labels(event["type"]).inc()
+        self._send_soon(self._codec.frames(events))
+        if any(event["type"] == "error" and event["error"]["code"] == EXPIRED for event in events):
+            self.close(GOING_AWAY, EXPIRED)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the socket, after what is on its way."""
+        if self.closing is None:
+            self.closing = Close(code, reason)
+            self._queue.append(self.closing)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve the socket until either side closes it."""
+        async with asyncio.TaskGroup() as group:
+            tasks = {group.create_task(self._receive()), group.create_task(self._send())}
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+    # -- in
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                self.closed_with = Close(message.get("code", 1005), message.get("reason") or "")
+                return
+            text = message.get("text")
+            self.heard_at = time.monotonic()
+            if self.closing is None:
+                self._hear(message["bytes"] if text is None else text)
+                await self._pump()
+
+    def _hear(self, frame: str | bytes) -> None:
+        try:
+            command = self._codec.receive(frame)
+        except Unreadable as refusal:
+            self._metrics.errors.labels(refusal.code).inc()
+            self._send_soon(self._codec.complaint(refusal))
+            return
+        except Refusal as refusal:
+            self._session.refuse(self._take() or refusal)
+            return
+        self._metrics.events_in.labels(str(command.__struct_config__.tag)).inc()
+        if limited := self._take():
+            self._session.refuse(limited.about(command.event_id))
+        else:
+            self._session.receive(command)
+
+    # -- out
+
+    def _send_soon(self, frames: list[str]) -> None:
+        if self.closing is not None:
+            return
+        self._queue += frames
+        self._bytes += sum(map(len, frames))
+        if len(self._queue) > self._settings.send_queue_frames or self._bytes > self._settings.send_queue_bytes:
+            self._metrics.overflows.inc()
+            self._queue.clear()
+            self.close(TRY_LATER, "the client reads too slowly")
+        self._wake.set()
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    if await self._sent(self._queue.popleft()):
+                        return
+                self._wake.clear()
+                await self._wake.wait()
+        except (WebSocketDisconnect, TimeoutError):
+            return
+
+    async def _sent(self, frame: str | Close) -> bool:
+        """Send what comes next; true if it was the end."""
+        if isinstance(frame, Close):
+            self.closed_with = frame
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._websocket.close(frame.code, frame.reason)
+            return True
+        self._bytes -= len(frame)
+        async with asyncio.timeout(self._settings.send_timeout_s):
+            await self._websocket.send({"type": "websocket.send", "text": frame})
+        return False

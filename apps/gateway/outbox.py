@@ -1,0 +1,85 @@
+"""The way into the log: one queue, one order, a deadline for each record, and word of what did not arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from apps.gateway.outgoing import Outgoing
+from pipeline.bus import Bus
+from pipeline.errors import BusUnavailable, PenstockError
+
+MOST_WAITING = 5000
+"""Records beyond which those who make them wait."""
+
+Undelivered = Callable[[Outgoing, Exception], None]
+
+
+class Outbox:
+    """Publishes records one after the other, without waiting for one to be acknowledged before the next."""
+
+    def __init__(self, bus: Bus, undelivered: Undelivered, *, timeout_s: float) -> None:
+        self._bus, self._undelivered, self._timeout = bus, undelivered, timeout_s
+        self._waiting: deque[tuple[Outgoing, float]] = deque()
+        self._flying: dict[Future[int], tuple[Outgoing, float]] = {}
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._flying)
+
+    def post(self, records: Iterable[Outgoing]) -> None:
+        """Publish `records`, in this order."""
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        self._waiting.extend((record, deadline) for record in records)
+        if self._waiting:
+            self._wake.set()
+        if len(self._waiting) >= MOST_WAITING:
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Wait while too much is waiting."""
+        await self._room.wait()
+
+    async def run(self) -> None:
+        """Publish what is posted, for ever."""
+        while True:
+            while self._waiting:
+                await self._publish(*self._waiting.popleft())
+            self._room.set()
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _publish(self, record: Outgoing, deadline: float) -> None:
+        topic, message, key, partition, headers = record
+        value = topic.encode(message)
+        try:
+            async with asyncio.timeout_at(deadline):
+                delivery = await self._bus.publish(topic.name, value, key=key, headers=headers, partition=partition)
+        except (PenstockError, TimeoutError) as error:
+            self._undelivered(record, _named(error))
+            return
+        self._flying[delivery] = record, deadline
+        delivery.add_done_callback(self._landed)
+
+    def _landed(self, delivery: Future[int]) -> None:
+        record, _ = self._flying.pop(delivery, (None, 0.0))
+        error = None if delivery.cancelled() else delivery.exception()
+        if record is not None and isinstance(error, Exception):
+            self._undelivered(record, error)
+
+    def tick(self, now: float) -> None:
+        """Give up what is on its way for too long; should it arrive in the end, nobody listens any more."""
+        overdue = [delivery for delivery, (_, deadline) in self._flying.items() if now > deadline]
+        for delivery in overdue:
+            record, _ = self._flying.pop(delivery)
+            self._undelivered(record, _named(TimeoutError()))
+
+
+def _named(error: Exception) -> Exception:
+    if isinstance(error, TimeoutError):
+        return BusUnavailable("its address", "no acknowledgement in time")
+    return error

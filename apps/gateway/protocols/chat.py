@@ -1,0 +1,75 @@
+"""The simplest protocol: a line of text in; pieces of text out, then `<END>`. Knows no session and no socket.
+
+Each text frame that the client sends is one line, and each line is answered by exactly one `<END>`. What goes wrong is
+told in one frame before it: `<ERROR code: message>`. Lines that come while an answer is under way are answered after
+it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from apps.gateway.commands import Command, Say
+from apps.gateway.refusal import Refusal
+
+END = "<END>"
+MARK = re.compile(r"<END>|<ERROR .*>", re.DOTALL)
+NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+
+
+class Chat:
+    """Reads and writes the frames of one connection. `longest` is the size of a line in characters."""
+
+    name = "chat"
+
+    def __init__(self, *, longest: int) -> None:
+        self._longest = longest
+
+    def receive(self, frame: str | bytes) -> Command:
+        """The line in a frame.
+
+        Raises:
+            Refusal: it is none.
+        """
+        if isinstance(frame, bytes):
+            raise Refusal("invalid_frame", "a line is sent as a text frame; this one is binary")
+        if len(frame) > self._longest:
+            raise Refusal(
+                "message_too_large", f"the line has {len(frame)} characters; at most {self._longest} are read"
+            )
+        return Say(text=frame.rstrip("\r\n"))
+
+    def frames(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The frames for some events, most of which need none."""
+        return [frame for event in events for frame in _frames(event)]
+
+    def complaint(self, refusal: Refusal) -> list[str]:
+        """What to send about a line that no session is there for."""
+        return [_error({"code": refusal.code, "message": refusal.message}), END]
+
+
+def _frames(event: Mapping[str, Any]) -> Iterator[str]:
+    kind = event["type"]
+    if kind == "response.output_text.delta":
+        yield from _text(event["delta"])
+    elif kind == "response.done":
+        if error := (event["response"]["status_details"] or {}).get("error"):
+            yield _error(error)
+        yield END
+    elif kind == "error":
+        yield _error(event["error"])
+        yield END
+
+
+def _text(text: str) -> Iterator[str]:
+    """`text`, in two frames where one would look like one of ours."""
+    if MARK.fullmatch(text):
+        yield text[:1]
+        text = text[1:]
+    yield text
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    return f"<ERROR {error['code']}: {error['message']}>"

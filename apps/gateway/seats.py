@@ -1,0 +1,147 @@
+"""All sessions of this gateway: which has a live socket, which waits for its client, which has waited long enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from apps.gateway.connection import EXPIRED, GOING_AWAY, REPLACED, RESTART, TOO_MUCH, TRY_LATER, Connection
+from apps.gateway.lines import LineSession
+from apps.gateway.metrics import GatewayMetrics
+from apps.gateway.outgoing import Outgoing
+from apps.gateway.refusal import Refusal
+from apps.gateway.session import Session
+from apps.gateway.settings import GatewaySettings
+from apps.gateway.turns import Place
+from pipeline.messages import Message
+from pipeline.topics import REPLIES
+
+log = logging.getLogger(__name__)
+
+
+class Seat:
+    """A session and its client's socket, if there is one; `left_at` is since when there is none."""
+
+    def __init__(self, session: Session, now: float) -> None:
+        self.session = session
+        self.connection: Connection | None = None
+        self.left_at: float | None = now
+        self.expiring_at: float | None = None
+
+
+class Seats:
+    """The sessions by their id. Times are in seconds of one clock."""
+
+    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._seats: dict[str, Seat] = {}
+        self.draining = False
+
+    def __iter__(self) -> Iterator[Seat]:
+        return iter(tuple(self._seats.values()))
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    @property
+    def connected(self) -> int:
+        """Sessions with a live socket."""
+        return sum(seat.connection is not None for seat in self._seats.values())
+
+    def get(self, session: str) -> Seat | None:
+        """The seat of a session."""
+        return self._seats.get(session)
+
+    def add(self, session: Session, now: float) -> Seat:
+        """Keep a new session."""
+        self._make_room()
+        seat = self._seats[session.id] = Seat(session, now)
+        self._metrics.sessions.set(len(self._seats))
+        return seat
+
+    def enter(self, seat: Seat, connection: Connection) -> None:
+        """The client is there; an older socket of its session is closed."""
+        if seat.connection is not None:
+            seat.connection.close(REPLACED, "this session was opened elsewhere")
+        seat.connection, seat.left_at, seat.expiring_at = connection, None, None
+        if isinstance(seat.session, LineSession):
+            connection.deliver(seat.session.returned())
+
+    def leave(self, seat: Seat, connection: Connection, now: float) -> None:
+        """A socket has ended; its session waits for the client to come back."""
+        if seat.connection is connection:
+            seat.connection, seat.left_at = None, now
+            if isinstance(seat.session, LineSession):
+                seat.session.present = False
+
+    # -- what comes from the log, or does not reach it
+
+    def read(self, place: Place, message: Message) -> Session | None:
+        """Give a record to its session; returns that, if it is one of ours."""
+        if (seat := self._seats.get(message.session)) is None:
+            self._metrics.skipped.labels("no such session").inc()
+            return None
+        told = seat.session.read(place, message)
+        if told and seat.connection is not None:
+            seat.connection.deliver(told)
+        return seat.session
+
+    def undelivered(self, sent: Outgoing, why: Exception) -> Session | None:
+        """A record did not reach the log: what cannot be logged cannot be told, so the socket is closed."""
+        self._metrics.undelivered.labels(sent.topic.name).inc()
+        log.warning("%s: a record for %r was not delivered: %s", sent.message.session, sent.topic.name, why)
+        if (seat := self._seats.get(sent.message.session)) is None:
+            return None
+        seat.session.undelivered(sent, why)
+        if sent.topic is REPLIES and seat.connection is not None:
+            seat.connection.close(TRY_LATER, "the log cannot be reached; try again in 5 s")
+        return seat.session
+
+    # -- time
+
+    def tick(self, now: float) -> list[Session]:
+        """End what should have ended; returns all sessions, each of which may have something to say."""
+        for seat in self:
+            seat.session.tick(now)
+            if seat.connection is not None:
+                self._tick_connection(seat, seat.connection, now)
+            elif seat.left_at is not None:
+                self._tick_empty(seat, now - seat.left_at)
+        self._metrics.sessions.set(len(self._seats))
+        return [seat.session for seat in self]
+
+    def _tick_connection(self, seat: Seat, connection: Connection, now: float) -> None:
+        busy = len(seat.session.turns) > 0
+        if self.draining and not busy:
+            connection.close(RESTART, "the server is restarting")
+        if isinstance(seat.session, LineSession) and seat.session.flooded:
+            connection.close(TOO_MUCH, "too many lines wait for their answer")
+        if seat.expiring_at is not None:
+            if now > seat.expiring_at + self._settings.slack_s:
+                connection.close(GOING_AWAY, EXPIRED)
+            return
+        if now - connection.opened_at > self._settings.max_session_s:
+            self._expire(seat, now, "the session has reached its longest time")
+        elif not busy and now - connection.heard_at > self._settings.idle_timeout_s:
+            self._expire(seat, now, "nothing was heard for too long")
+
+    def _expire(self, seat: Seat, now: float, why: str) -> None:
+        """Tell the client, whose socket is closed when it has been told."""
+        seat.expiring_at = now
+        seat.session.refuse(Refusal(EXPIRED, why))
+
+    def _tick_empty(self, seat: Seat, away: float) -> None:
+        if away <= self._settings.grace_s:
+            return
+        seat.session.abandon()
+        keep = self._settings.chat_ttl_s if isinstance(seat.session, LineSession) else self._settings.grace_s
+        if away > keep and not len(seat.session.turns):
+            del self._seats[seat.session.id]
+
+    def _make_room(self) -> None:
+        """Let the session go whose client is away the longest, if too many are."""
+        away = [seat for seat in self if seat.left_at is not None]
+        if len(away) >= self._settings.max_sessions:
+            oldest = min(away, key=lambda seat: seat.left_at or 0.0)
+            oldest.session.abandon()
+            del self._seats[oldest.session.id]

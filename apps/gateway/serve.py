@@ -1,0 +1,106 @@
+"""Listens, serves the application with uvicorn, and on request drains it: refuse, let turns end, close, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Callable, Generator
+
+import uvicorn
+from starlette.applications import Starlette
+
+from apps.gateway.connection import RESTART
+from apps.gateway.hub import Hub
+from apps.gateway.settings import GatewaySettings
+from pipeline.errors import AddressInUse
+
+BACKLOG = 2048
+UNREAD_MS = 30_000
+"""A client that takes nothing for so long is cut off by the kernel."""
+POLL_S = 0.05
+LAST_WORDS_S = 3.0
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the program."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def serve(
+    app: Starlette,
+    settings: GatewaySettings,
+    *,
+    stop: asyncio.Event,
+    started: Callable[[str, int], None] = lambda host, port: None,
+) -> None:
+    """Serve `app` until `stop` is set, then drain it. `started` is told the address once clients can connect.
+
+    Raises:
+        AddressInUse: another program listens on the address.
+    """
+    with listening(settings.host, settings.port) as taken:
+        server = _Server(_config(app, settings))
+        async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[taken]))
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(POLL_S / 10)
+            started(*taken.getsockname()[:2])
+            await stop.wait()
+            await drain(app.state.hub, settings.drain_s)
+            server.should_exit = True
+
+
+async def drain(hub: Hub, seconds: float) -> None:
+    """Let no session in and end those that are idle; the others get `seconds` to end their turns."""
+    hub.seats.draining = True
+    deadline = time.monotonic() + seconds
+    while hub.seats.connected and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+        await asyncio.sleep(POLL_S)
+    for seat in hub.seats:
+        if seat.connection is not None:
+            seat.connection.close(RESTART, "the server is restarting")
+    deadline = time.monotonic() + LAST_WORDS_S
+    while (hub.seats.connected or len(hub.outbox)) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(POLL_S)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens on the address.
+
+    Raises:
+        AddressInUse: another program does.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        taken = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(host, port) from error
+        raise
+    taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+    return taken
+
+
+def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_frame_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.ping_interval_s,
+        ws_ping_timeout=settings.ping_timeout_s,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(LAST_WORDS_S),
+    )

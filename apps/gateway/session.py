@@ -1,0 +1,271 @@
+"""The brain of one session: what its client asks becomes messages for the log, what the log says becomes events.
+
+Sans-I/O: knows no socket and no bus. `receive` and `tick` fill `outgoing`, `read` returns what the client is told.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from apps.gateway import commands as c
+from apps.gateway import events
+from apps.gateway.answer import Answer
+from apps.gateway.config import MODALITIES, SessionConfig
+from apps.gateway.conversation import ROOT, Conversation
+from apps.gateway.events import CONVERSATION, Event
+from apps.gateway.items import Item, accepted, new_id
+from apps.gateway.metrics import GatewayMetrics
+from apps.gateway.outgoing import Outgoing
+from apps.gateway.protocols.realtime import error_event
+from apps.gateway.refusal import LIMITED, Refusal
+from apps.gateway.settings import GatewaySettings
+from apps.gateway.turns import Place, Turns
+from pipeline.messages import Message, Told, Turn, Utterance
+from pipeline.topics import REPLIES
+
+REMEMBERED = 512
+"""Client event ids that are remembered, so that what is sent twice is done once."""
+
+MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
+
+Rates = Callable[[], list[dict[str, Any]]]
+"""The client's rate limits, as `rate_limits.updated` shows them."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a session is opened with.
+
+    `model` answers it; `partition` is the one of `replies` where it reads back what its client is told; `trace` is the
+    W3C trace context of whoever opened it, if there is one.
+    """
+
+    model: str
+    partition: int
+    settings: GatewaySettings
+    metrics: GatewayMetrics
+    rates: Rates
+    trace: str | None = None
+
+
+class Session:
+    """A conversation and the turns in it. `name` stands for it in the log; nothing else may have the same."""
+
+    def __init__(self, name: str, terms: Terms) -> None:
+        self.id = name
+        self.terms = terms
+        self.settings = settings = terms.settings
+        expires_at = int(time.time() + settings.max_session_s)
+        self.config = SessionConfig(settings, session=name, model=terms.model, expires_at=expires_at)
+        self.conversation = Conversation(
+            max_items=settings.max_conversation_items, max_bytes=settings.max_conversation_bytes
+        )
+        self.turns = Turns(name, terms.partition, self.conversation, settings, terms.metrics)
+        self._conversation_id = new_id(CONVERSATION)
+        self._seen: OrderedDict[tuple[object, str | None], None] = OrderedDict()
+
+    # -- what the client asks
+
+    def open(self) -> None:
+        """Tell the client of its session."""
+        self.tell(events.session_event("session.created", self.config.view))
+
+    def receive(self, command: c.Command) -> None:
+        """Carry a command out, or tell the client why not."""
+        if _name(command) in self._seen:
+            return
+        try:
+            self._carry_out(command)
+        except Refusal as refusal:
+            self.refuse(refusal.about(command.event_id))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Tell the client that something is not done."""
+        self.terms.metrics.errors.labels(refusal.code).inc()
+        self.tell(error_event(refusal))
+
+    def _carry_out(self, command: c.Command) -> None:
+        match command:
+            case c.SessionUpdate():
+                self.config.update(command.session)
+                self.tell(events.session_event("session.updated", self.config.view))
+            case c.ItemCreate():
+                self.create(command)
+            case c.ItemDelete():
+                self._known(command.item_id, "delete")
+                self.conversation.delete(command.item_id)
+                self.tell({"type": "conversation.item.deleted", "item_id": command.item_id})
+            case c.ItemRetrieve():
+                item = self._known(command.item_id, "retrieve")
+                self.tell({"type": "conversation.item.retrieved", "item": item.view})
+            case c.ItemTruncate():
+                self._truncate(command)
+            case c.ResponseCreate():
+                self.respond(command.response or c.ResponseOptions())
+                self._remember(command)
+            case c.ResponseCancel():
+                self._cancel(command.response_id)
+            case _:
+                raise _no_audio(command)
+
+    # -- items
+
+    def create(self, command: c.ItemCreate) -> None:
+        """Add an item.
+
+        Raises:
+            Refusal: it cannot be added.
+        """
+        item = accepted(command.item, max_text=self.settings.max_text_bytes)
+        if item.id in self.conversation or any(item.id == answer.item_id for answer in self.turns):
+            raise Refusal("item_already_exists", f"there is an item {item.id!r} already", param="item.id")
+        after = command.previous_item_id
+        if after not in (None, ROOT) and after not in self.conversation:
+            why = f"there is no item {after!r} to add it after"
+            raise Refusal("item_create_invalid_previous_item_id", why, param="previous_item_id")
+        previous = self.conversation.insert(item, after=after)
+        self._remember(command)
+        self.tell(
+            events.item_event("conversation.item.added", item.view, previous),
+            events.item_event("conversation.item.done", item.view, previous),
+        )
+
+    def _known(self, item_id: str, verb: str) -> Item:
+        if (item := self.conversation.get(item_id)) is None:
+            raise Refusal(f"item_{verb}_invalid_item_id", f"there is no item {item_id!r}", param="item_id")
+        return item
+
+    def _truncate(self, command: c.ItemTruncate) -> None:
+        self._known(command.item_id, "truncate")
+        if command.audio_end_ms < 0:
+            raise Refusal("integer_below_min_value", "audio_end_ms is at least 0", param="audio_end_ms")
+        why = f"item {command.item_id!r} has no audio; only what was spoken can be truncated"
+        raise Refusal("item_truncate_no_audio", why, param="item_id")
+
+    # -- responses
+
+    def respond(self, options: c.ResponseOptions) -> None:
+        """Begin a response.
+
+        Raises:
+            Refusal: it cannot be begun.
+        """
+        beside = options.conversation == "none"
+        if not beside and (current := self.turns.current):
+            why = f"the conversation has an active response already: {current.id}; wait until it is done, or cancel it"
+            raise Refusal("conversation_already_has_active_response", why)
+        if len(self.turns) >= self.settings.max_responses:
+            why = f"{len(self.turns)} responses are under way, which is the most that may be"
+            raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
+        _check_metadata(options.metadata)
+        sampling = self.config.sampling(options)
+        said = self._context(options)
+        now = time.monotonic()
+        view = events.response(
+            new_id("resp"),
+            conversation=None if beside else self._conversation_id,
+            metadata=options.metadata,
+            limit=self.config.limit(options),
+            modalities=MODALITIES,
+        )
+        answer = Answer(view, asked_at=now, ends_by=now + self.settings.turn_timeout_s, after=self.conversation.last)
+        acknowledgement = (
+            {"type": "response.created", "response": view},
+            {"type": "rate_limits.updated", "rate_limits": self.terms.rates()},
+        )
+        turn = Turn(self.id, answer.id, conversation=said, sampling=sampling, model=self.terms.model)
+        self.turns.start(answer, turn, acknowledgement, self.terms.trace or new_trace())
+
+    def _context(self, options: c.ResponseOptions) -> tuple[Utterance, ...]:
+        """What the model is told: the system prompt, then the conversation or what the client put in its place."""
+        instructions = self.config.instructions(options)
+        system = (Utterance("system", instructions),) if instructions.strip() else ()
+        if options.input is None:
+            return system + self.conversation.utterances()
+        most = self.settings.max_text_bytes
+        items = [self._input(item, f"response.input[{n}]", most) for n, item in enumerate(options.input)]
+        if (size := sum(item.size for item in items)) > self.settings.max_conversation_bytes:
+            why = f"the input has {size} bytes; at most {self.settings.max_conversation_bytes} are taken"
+            raise Refusal("string_above_max_length", why, param="response.input")
+        return system + tuple(item.utterance for item in items if item.text)
+
+    def _input(self, item: c.NewItem | c.ReferenceItem, where: str, max_text: int) -> Item:
+        if not isinstance(item, c.ReferenceItem):
+            return accepted(item, max_text=max_text, where=where)
+        if (known := self.conversation.get(item.id)) is None:
+            raise Refusal("invalid_value", f"there is no item {item.id!r}", param=f"{where}.id")
+        return known
+
+    def _cancel(self, response_id: str | None) -> None:
+        answer = self.turns.current if response_id is None else self.turns.get(response_id)
+        if answer is None:
+            why = "Cancellation failed: " + (
+                "no active response found" if response_id is None else f"{response_id!r} is not active"
+            )
+            raise Refusal("response_cancel_not_active", why, param=None if response_id is None else "response_id")
+        self.turns.cancel(answer, time.monotonic())
+
+    def abandon(self) -> None:
+        """Give all turns up: the client has gone and did not come back."""
+        for answer in self.turns:
+            self.turns.cancel(answer, time.monotonic())
+
+    # -- what the log says
+
+    def read(self, place: Place, message: Message) -> list[Event]:
+        """The events that a record of the session makes."""
+        return self.turns.read(place, message)
+
+    def tick(self, now: float) -> None:
+        """End what should have ended."""
+        self.turns.tick(now)
+
+    def undelivered(self, sent: Outgoing, why: Exception) -> None:
+        """A record did not reach the log."""
+        self.turns.undelivered(sent, why, time.monotonic())
+
+    def outgoing(self) -> list[Outgoing]:
+        """What is to be handed to the log since the last call, in order."""
+        waiting = self.turns.outgoing
+        self.turns.outgoing = []
+        return waiting
+
+    def tell(self, *told: Event) -> None:
+        """Put events into the log, from where the client gets them."""
+        self.turns.outgoing.append(Outgoing(REPLIES, Told(self.id, "", events=told), self.id, self.terms.partition))
+
+    def _remember(self, command: c.Command) -> None:
+        if command.event_id is not None:
+            self._seen[_name(command)] = None
+            if len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+
+
+def _name(command: c.Command) -> tuple[object, str | None]:
+    """What tells a command from others; some clients give all their events one id."""
+    return command.__struct_config__.tag, command.event_id
+
+
+def new_trace() -> str:
+    """A W3C trace context."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def _no_audio(command: c.Command) -> Refusal:
+    kind = str(command.__struct_config__.tag)
+    return Refusal("audio_not_supported", f"{kind}: audio is not served yet; send text", param="type")
+
+
+def _check_metadata(metadata: dict[str, str] | None) -> None:
+    pairs = metadata or {}
+    fits = len(pairs) <= MOST_PAIRS and all(
+        len(key) <= LONGEST_KEY and len(value) <= LONGEST_VALUE for key, value in pairs.items()
+    )
+    if not fits:
+        why = f"metadata has at most {MOST_PAIRS} pairs of {LONGEST_KEY} and {LONGEST_VALUE} characters"
+        raise Refusal("invalid_value", why, param="response.metadata")

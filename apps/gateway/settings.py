@@ -1,0 +1,116 @@
+"""What can be set on the gateway, with its defaults. Checks nothing: the settings loader does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated
+
+from msgspec import Meta
+
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Settings of one gateway. Each size, rate, count and time is a limit that holds by default."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one."""
+
+    replies: tuple[int, ...] = ()
+    """Partitions of `replies` that this gateway reads; none: one, drawn at random."""
+
+    model_aliases: Mapping[str, str] = field(default_factory=lambda: NO_ALIASES)
+    """Further names under which clients may ask for a model (`gpt-realtime` → ours), besides `default`."""
+
+    instructions: str = ""
+    """The system prompt of a session that brings none."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
+    """Temperature of a turn that names none; 0 is greedy."""
+
+    max_output_tokens: Count = 512
+    """The longest answer in tokens, also what `inf` means."""
+
+    max_frame_bytes: Count = 4 * 1024 * 1024
+    """A larger WebSocket frame is not read: the connection is closed with 1009."""
+
+    max_message_bytes: Count = 1024 * 1024
+    """A larger event is refused with a typed error."""
+
+    max_text_bytes: Count = 64 * 1024
+    """A longer text of one item (UTF-8) is refused with a typed error."""
+
+    max_conversation_bytes: Count = 256 * 1024
+    """Text that a conversation keeps; beyond it the oldest exchanges go, the system's words stay."""
+
+    max_conversation_items: Count = 400
+    """Items that a conversation keeps, in the same way."""
+
+    max_sessions: Count = 1000
+    """Open connections; also the number of sessions whose client is away that are kept."""
+
+    max_sessions_per_client: Count = 250
+    """Open connections of one address."""
+
+    requests_per_s: Seconds = 200.0
+    """Events that one address may send per second, all its sessions together."""
+
+    requests_burst: Count = 1000
+    """Events that it may send at once."""
+
+    max_responses: Count = 4
+    """Responses of one session that may run at once: one in the conversation, the others beside it."""
+
+    max_queued_lines: Count = 16
+    """Lines of a chat that may wait for the answer before them."""
+
+    send_queue_frames: Count = 2000
+    """Frames that may wait for a slow client; beyond it the connection is closed with 1013."""
+
+    send_queue_bytes: Count = 1024 * 1024
+    """Bytes that may wait for a slow client."""
+
+    send_timeout_s: Seconds = 20.0
+    """Seconds that one frame may take to leave."""
+
+    idle_timeout_s: Seconds = 900.0
+    """Seconds without an event or an answer after which a connection is closed with 1001."""
+
+    max_session_s: Seconds = 3600.0
+    """Seconds after which a connection is closed with 1001, whatever it does."""
+
+    grace_s: Seconds = 60.0
+    """Seconds that a turn goes on, and its session is kept, after the client has gone."""
+
+    chat_ttl_s: Seconds = 900.0
+    """Seconds that the conversation of a `/chat` session is kept after its client has gone."""
+
+    turn_timeout_s: Seconds = 120.0
+    """Seconds in which a turn must end: its deadline for all stages."""
+
+    slack_s: Seconds = 5.0
+    """Seconds after a deadline or a cancel after which the gateway ends the turn itself."""
+
+    publish_timeout_s: Seconds = 10.0
+    """Seconds that a record may take to stand in the log."""
+
+    drain_s: Seconds = 10.0
+    """Seconds that running turns get on shutdown."""
+
+    ping_interval_s: Seconds = 20.0
+    """Seconds between the pings of an open connection."""
+
+    ping_timeout_s: Seconds = 20.0
+    """Seconds after which an unanswered ping ends it."""
+
+    origins: tuple[str, ...] = ()
+    """Web origins that may connect, besides the gateway's own and clients that name none; `*` is any."""

@@ -1,0 +1,185 @@
+"""The two WebSocket endpoints: whom to let in, which session to give, and what to do when the socket ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from apps.gateway.connection import TOO_MUCH, Codec, Connection
+from apps.gateway.hub import Hub
+from apps.gateway.items import new_id
+from apps.gateway.limits import Limits, client_of, origin_allowed
+from apps.gateway.lines import LineSession
+from apps.gateway.metrics import GatewayMetrics
+from apps.gateway.protocols.chat import NAME, Chat
+from apps.gateway.protocols.realtime import Realtime
+from apps.gateway.refusal import LIMITED, Refusal
+from apps.gateway.seats import Seat
+from apps.gateway.session import Session, Terms
+from apps.gateway.settings import GatewaySettings
+from pipeline.errors import UnknownModel
+
+log = logging.getLogger(__name__)
+
+CHAT_PREFIX = "chat."
+SUBPROTOCOL = "realtime"
+TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Sockets:
+    """The endpoints of one gateway. `models` are the names that are served, the first by default."""
+
+    def __init__(
+        self, hub: Hub, limits: Limits, settings: GatewaySettings, metrics: GatewayMetrics, models: tuple[str, ...]
+    ) -> None:
+        self._hub, self._limits, self._settings, self._metrics = hub, limits, settings, metrics
+        self._models: Mapping[str, str] = {
+            "default": models[0],
+            **settings.model_aliases,
+            **{name: name for name in models},
+        }
+        self._known = models
+
+    async def realtime(self, websocket: WebSocket) -> None:
+        """`/v1/realtime`."""
+        codec = Realtime(longest=self._settings.max_message_bytes)
+        async with self._admitted(websocket) as client:
+            if client is None:
+                return
+            offered = websocket.scope["subprotocols"]
+            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+            try:
+                model = self._model(websocket)
+                if websocket.query_params.get("intent") == "transcription":
+                    raise Refusal("audio_not_supported", "transcription is not served yet", param="intent")
+            except Refusal as refusal:
+                await self._turn_away(websocket, codec, refusal)
+                return
+            session = Session(new_id("sess"), self._terms(websocket, client, model))
+            session.open()
+            seat = self._hub.seats.add(session, time.monotonic())
+            await self._serve(websocket, seat, codec, client)
+
+    async def chat(self, websocket: WebSocket) -> None:
+        """`/chat/{session}`."""
+        codec = Chat(longest=self._settings.max_message_bytes)
+        async with self._admitted(websocket) as client:
+            if client is None:
+                return
+            await websocket.accept()
+            try:
+                seat = self._chat_seat(websocket, client)
+            except Refusal as refusal:
+                await self._turn_away(websocket, codec, refusal)
+                return
+            await self._serve(websocket, seat, codec, client)
+
+    def _chat_seat(self, websocket: WebSocket, client: str) -> Seat:
+        """The session of that name, or a new one; its name cannot be one of ours, because of the prefix."""
+        name = websocket.path_params["session"]
+        if not NAME.fullmatch(name):
+            raise Refusal("invalid_session", "a session's name has 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+        model = self._model(websocket)
+        if seat := self._hub.seats.get(CHAT_PREFIX + name):
+            return seat
+        session = LineSession(CHAT_PREFIX + name, self._terms(websocket, client, model))
+        return self._hub.seats.add(session, time.monotonic())
+
+    async def _serve(self, websocket: WebSocket, seat: Seat, codec: Codec, client: str) -> None:
+        session = seat.session
+        connection = Connection(
+            websocket,
+            session,
+            codec,
+            self._settings,
+            self._metrics,
+            take=lambda: self._limits.take(client),
+            pump=lambda: self._hub.pump(session),
+        )
+        self._hub.seats.enter(seat, connection)
+        log.info("session opened", extra={"session": session.id, "protocol": codec.name, "client": client})
+        open_now = self._metrics.connections.labels(codec.name)
+        open_now.inc()
+        try:
+            await self._hub.pump(session)
+            await connection.run()
+        finally:
+            open_now.dec()
+            now = time.monotonic()
+            self._hub.seats.leave(seat, connection, now)
+            code, reason = connection.closed_with
+            self._metrics.closes.labels(codec.name, str(code)).inc()
+            facts = {
+                "session": session.id,
+                "code": code,
+                "reason": reason,
+                "seconds": round(now - connection.opened_at, 3),
+            }
+            log.info("session closed", extra=facts)
+
+    def _terms(self, websocket: WebSocket, client: str, model: str) -> Terms:
+        trace = websocket.headers.get("traceparent", "")
+        return Terms(
+            model=model,
+            partition=self._hub.partition(),
+            settings=self._settings,
+            metrics=self._metrics,
+            rates=lambda: self._limits.rates(client),
+            trace=trace if TRACE.fullmatch(trace) else None,
+        )
+
+    def _model(self, websocket: WebSocket) -> str:
+        asked = websocket.query_params.get("model") or "default"
+        if asked not in self._models:
+            unknown = UnknownModel(asked[:100], known=self._known)
+            raise Refusal(unknown.code, str(unknown), param=unknown.param)
+        return self._models[asked]
+
+    # -- who comes in
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, websocket: WebSocket) -> AsyncGenerator[str | None, None]:
+        """The client, counted meanwhile; None if it was refused before the handshake."""
+        client = client_of(websocket.client.host if websocket.client else None)
+        try:
+            self._check(websocket)
+            self._limits.admit(client)
+        except Refusal as refusal:
+            await self._deny(websocket, refusal)
+            yield None
+            return
+        try:
+            yield client
+        finally:
+            self._limits.release(client)
+
+    def _check(self, websocket: WebSocket) -> None:
+        if not origin_allowed(websocket.headers.get("origin"), websocket.headers.get("host"), self._settings.origins):
+            raise Refusal("origin_not_allowed", "pages from this origin may not connect", kind="permission_error")
+        if self._hub.seats.draining:
+            raise Refusal("shutting_down", "the server is restarting", kind=LIMITED, retry_after=2.0)
+        if self._hub.problem:
+            raise Refusal("not_ready", f"not ready: {self._hub.problem}", kind=LIMITED, retry_after=2.0)
+
+    async def _deny(self, websocket: WebSocket, refusal: Refusal) -> None:
+        """Answer the handshake with plain HTTP."""
+        self._metrics.refused.labels(refusal.code).inc()
+        statuses = {"origin_not_allowed": 403, "rate_limit_exceeded": 429}
+        wait = {"Retry-After": str(round(refusal.retry_after or 1))} if refusal.kind == LIMITED else {}
+        error = {"type": refusal.kind, "code": refusal.code, "message": refusal.message}
+        await websocket.send_denial_response(
+            JSONResponse({"error": error}, statuses.get(refusal.code, 503), headers=wait)
+        )
+
+    async def _turn_away(self, websocket: WebSocket, codec: Codec, refusal: Refusal) -> None:
+        """Say why, where browsers can read it too, and close."""
+        self._metrics.refused.labels(refusal.code).inc()
+        for frame in codec.complaint(refusal):
+            await websocket.send_text(frame)
+        await websocket.close(TOO_MUCH, f"{refusal.code}: {refusal.message}".encode()[:120].decode(errors="ignore"))
