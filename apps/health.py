@@ -6,11 +6,17 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -23,11 +29,27 @@ READY = "ready"
 
 
 class Health:
-    """What a program is doing: `state` is `READY`, or says in a few words what it still waits for."""
+    """What a program is doing: `state` says in a few words what it waits for, and is `READY` once it serves.
+
+    `working` is set once a stop has to wait for work in hand; `doubt` says why a ready program cannot serve just now.
+    """
 
     def __init__(self, state: str = "starting") -> None:
         self.state = state
+        self.working = False
+        self.doubt: Callable[[], str] = lambda: ""
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def begin(self) -> None:
+        """It serves from now on."""
+        self.state = READY
+        self.working = True
+
+    def problem(self) -> str:
+        """Why the program does not serve; nothing if it does."""
+        return self.doubt() if self.state == READY else self.state
 
     def app(self) -> Starlette:
         """The three routes. Alive is who answers; ready is who serves."""
@@ -36,7 +58,8 @@ class Health:
             return PlainTextResponse("alive\n")
 
         def readyz(_: Request) -> Response:
-            return PlainTextResponse(f"{self.state}\n", 200 if self.state == READY else 503)
+            problem = self.problem()
+            return PlainTextResponse(f"{problem or READY}\n", 503 if problem else 200)
 
         def metrics(_: Request) -> Response:
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from apps.gateway.settings import GatewaySettings
-from pipeline.kafka import KafkaSettings
+from pipeline.kafka.settings import KafkaSettings
 from pipeline.settings import Loaded, from_environment, from_options, from_toml, load
 
 PREFIX = "PENSTOCK_"
@@ -28,6 +28,30 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """Which chat model, and how it is run. Where a stage needs only its tokenizer, only that is loaded."""
+
+    name: str = ""
+    """Hugging Face name or folder; none is the bundled demo model, `instant` an engine that makes tokens up."""
+    alias: str = ""
+    """The name by which clients may ask for it; none is its folder's or Hugging Face name."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """Processor threads of the engine; 0 leaves it to torch."""
+    context: Annotated[int, Meta(ge=0)] = 0
+    """Tokens that prompt and answer may have together; 0 is what the model was made for."""
+    batch: Positive = 32
+    """Answers that the engine works on at once."""
+    queue: Annotated[int, Meta(ge=0)] = 256
+    """Answers that may wait for it; more are refused, with a time to come back."""
+    pace_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Seconds that an answer rests after each run of tokens: for demonstrations and tests of slowness."""
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What is written on standard error."""
 
@@ -35,6 +59,16 @@ class LogSettings:
     """The least that is told."""
     format: Literal["auto", "text", "json"] = "auto"
     """`auto` is text on a terminal and JSON elsewhere."""
+
+
+@dataclass(frozen=True)
+class TopicSettings:
+    """How `penstock topics create` sets the route up."""
+
+    partitions: Positive = 8
+    """Partitions of each topic that does not say so itself: the most processes that can share a stage's work."""
+    replication: Positive = 1
+    """Brokers that keep a copy of each record."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +115,8 @@ class Settings:
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    topics: TopicSettings = field(default_factory=TopicSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
     stage: StageSettings = field(default_factory=StageSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     log: LogSettings = field(default_factory=LogSettings)

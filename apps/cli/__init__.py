@@ -57,7 +57,9 @@ def main() -> None:
         known = _known(error)
         if known is None or os.environ.get("PENSTOCK_DEBUG"):
             raise
-        Console(stderr=True).print(f"[bold red]penstock:[/] [red]{_escaped(str(known))}[/]", highlight=False)
+        Console(stderr=True).print(
+            f"[bold red]penstock:[/] [red]{_escaped(str(known))}[/]", highlight=False, soft_wrap=True
+        )
         sys.exit(WRONG_SETTING if isinstance(known, SettingsError) else FAILED)
 
 

@@ -2,6 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from apps.cli.options import Config, Model, Sets, given
+from apps.cli.running import quiet, settings_of
+
 bench = typer.Typer(no_args_is_help=True, help="Measure: each tells machine, n and percentiles.")
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")]
+Broker = Annotated[
+    str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Measure over this Kafka, too.", show_default="none")
+]
+
+
+@bench.command()
+def overhead(
+    kafka: Broker = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", help="instant or model; repeatable.", show_default="both")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Answers each way.")] = 100,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens in an answer, at most.")] = 32,
+    interval: Annotated[float, typer.Option(min=0.0, help="Seconds from one start to the next.")] = 0.25,
+    json: Json = None,
+    config: Config = None,
+    model: Model = None,
+    sets: Sets = None,
+) -> None:
+    """What the pipeline adds to an engine: first token and token to token, whole pipe against engine alone."""
+    from apps.bench.overhead import Plan, kinds_of
+    from apps.bench.overhead import overhead as measure
+
+    kinds = kinds_of(engine or ["instant", "model"])
+    settings = settings_of(config, given(sets, {"model.name": model}))
+    quiet()
+    asyncio.run(measure(settings, Plan(n, tokens, interval), kafka=kafka, kinds=kinds, path=json))
+
+
+@bench.command()
+def sessions(
+    count: Annotated[int, typer.Option(min=1, help="Sessions at once.")] = 200,
+    turns: Annotated[int, typer.Option(min=1, help="Questions of each session in a round.")] = 5,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens in an answer.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, alternating with the bare server's.")] = 5,
+    json: Json = None,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Many sessions at once over one gateway, beside a bare websockets server in the same run."""
+    from apps.bench.sessions import Load
+    from apps.bench.sessions import sessions as measure
+
+    settings = settings_of(config, given(sets, {}))
+    quiet()
+    asyncio.run(measure(settings, Load(count, turns, tokens, rounds), path=json))

@@ -57,3 +57,10 @@ async def _until_signal(program: Program, settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked)
     await program(settings, stop)
+
+
+def quiet() -> None:
+    """Log nothing but warnings: what a command measures is told at its end."""
+    from pipeline.telemetry import configure_logging
+
+    configure_logging("warning")

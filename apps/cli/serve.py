@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -9,7 +10,6 @@ import typer
 from apps.cli.options import (
     Config,
     Device,
-    Draft,
     HealthPort,
     Host,
     Kafka,
@@ -32,7 +32,6 @@ def up(
     host: Host = None,
     port: Port = None,
     model: Model = None,
-    draft: Draft = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
@@ -42,7 +41,6 @@ def up(
         "gateway.host": host,
         "gateway.port": port,
         "model.name": model,
-        "model.draft": draft,
         "model.device": device,
         "log.level": log_level,
     }
@@ -70,7 +68,7 @@ def gateway(
         "log.level": log_level,
     }
     settings = settings_of(config, given(sets, options))
-    from apps.worker import serve_gateway
+    from apps.local import serve_gateway
 
     run(serve_gateway, settings)
 
@@ -82,7 +80,6 @@ def stage(
     topic_prefix: TopicPrefix = None,
     health_port: HealthPort = None,
     model: Model = None,
-    draft: Draft = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
@@ -93,11 +90,11 @@ def stage(
         "kafka.topic_prefix": topic_prefix,
         "health.port": health_port,
         "model.name": model,
-        "model.draft": draft,
         "model.device": device,
         "log.level": log_level,
     }
     settings = settings_of(config, given(sets, options))
-    from apps.worker import check_names, worker
+    from apps.parts import check_names
+    from apps.worker import work
 
-    run(worker(check_names(names)), settings)
+    run(partial(work, check_names(names)), settings)

@@ -17,12 +17,13 @@ def settings(
     sets: Sets = None,
     changed: Annotated[bool, typer.Option("--changed", help="Only those that are not at their default.")] = False,
 ) -> None:
-    """List every setting: its value here, where that came from, and how the environment calls it."""
+    """List every setting: its value here, where that came from, and what it is."""
     from apps.settings import PREFIX, Settings, load_settings
-    from pipeline.settings import leaves, shown, variable
+    from pipeline.settings import described, leaves, shown
 
     loaded = load_settings(os.environ, file=config, options=given(sets, {}))
-    table = Table("setting", "value", "from", "in the environment", box=None, pad_edge=False)
+    texts = described(Settings)
+    table = Table("setting", "value", "what it is", box=None, pad_edge=False)
     for name, leaf in leaves(Settings).items():
         origin = loaded.origins.get(name, "")
         if changed and not origin:
@@ -30,8 +31,10 @@ def settings(
         value: object = loaded.settings
         for part in name.split("."):
             value = getattr(value, part)
-        table.add_row(name, shown(leaf, value), origin, variable(name, PREFIX))
-    Console(width=_width(), soft_wrap=True).print(table, highlight=False, markup=False)
+        table.add_row(name, shown(leaf, value) + (f"\n({origin})" if origin else ""), texts.get(name, ""))
+    console = Console(width=_width())
+    console.print(table, highlight=False, markup=False)
+    console.print(f"\nIn the environment, gateway.port is {PREFIX}GATEWAY_PORT; in TOML, port below \\[gateway].")
 
 
 def _width() -> int | None:

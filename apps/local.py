@@ -1,0 +1,139 @@
+"""The whole pipe in one process: the gateway and the three stages on the memory bus.
+
+The same stages, messages and gateway as over Kafka; only the bus differs. The gateway listens at once and says that it
+is not ready until the model is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from apps.gateway.asgi import StaticMount, create_app
+from apps.gateway.serve import serve as serve_app
+from apps.health import Health
+from apps.parts import NAMES, Parts, loaded, served_name
+from apps.progress import progress
+from apps.settings import Settings
+from apps.worker import connected, cut_short, running
+from pipeline.bus import Bus
+from pipeline.memory import MemoryBus
+
+PAGES = Path(__file__).parent / "chat" / "static"
+
+
+class Gateway(NamedTuple):
+    """A gateway that listens on `address` (host:port); `drain` ends it when its clients' turns are over."""
+
+    address: str
+    drain: Callable[[], Awaitable[None]]
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve everything until `stop`.
+
+    Raises:
+        AddressInUse: another program listens there.
+        ModelLoadError: the model cannot be loaded.
+    """
+    health = Health("loading the model")
+    async with MemoryBus() as bus, listening(bus, settings, health) as gateway:
+        await cut_short(stop, health, _serve(bus, gateway, settings, stop, health))
+
+
+async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.Event, health: Health) -> None:
+    async with AsyncExitStack() as stack:
+        with progress(f"loading {settings.model.name or 'the demo model'}") as tell:
+            parts = await stack.enter_async_context(loaded(settings.model, tell=tell))
+        async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
+            announce(gateway.address, served_name(settings.model))
+            await stop.wait()
+            await gateway.drain()
+
+
+async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve clients over Kafka until `stop`; the stages run elsewhere.
+
+    Raises:
+        AddressInUse: another program listens there.
+        BusUnavailable: Kafka did not answer within `stage.wait_s`.
+    """
+    health = Health("waiting for Kafka")
+
+    async def work() -> None:
+        async with connected(settings) as bus, listening(bus, settings, health) as gateway:
+            health.begin()
+            announce(gateway.address, served_name(settings.model))
+            await stop.wait()
+            await gateway.drain()
+
+    await cut_short(stop, health, work())
+
+
+@asynccontextmanager
+async def listening(bus: Bus, settings: Settings, health: Health) -> AsyncGenerator[Gateway, None]:
+    """A gateway on `bus` meanwhile."""
+    problem = health.problem
+
+    async def ready() -> dict[str, str]:
+        return {"stages": problem()} if problem() else {}
+
+    app = create_app(
+        bus,
+        settings.gateway,
+        models=(served_name(settings.model),),
+        ready=ready,
+        static=[StaticMount(PAGES)],
+        registry=health.registry,
+    )
+    stop = asyncio.Event()
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(
+            serve_app(app, settings.gateway, stop=stop, started=lambda host, port: address.set_result(f"{host}:{port}"))
+        )
+
+        async def drain() -> None:
+            stop.set()
+            await asyncio.wait([serving])
+
+        try:
+            yield Gateway(await address, drain)
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def piped(bus: Bus, parts: Parts, settings: Settings) -> AsyncGenerator[str, None]:
+    """Gateway and stages on `bus` meanwhile, on a free port; gives its address for WebSockets."""
+    settings = replace(settings, gateway=replace(settings.gateway, host="127.0.0.1", port=0))
+    stages = [parts.stage(name, settings.stage) for name in NAMES]
+    health = Health()
+    async with listening(bus, settings, health) as gateway, running(stages, bus, settings, health):
+        yield f"ws://{gateway.address}"
+        await gateway.drain()
+
+
+def announce(address: str, model: str) -> None:
+    """Say where to look."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "page": f"http://{address}",
+        "realtime": f"ws://{address}/v1/realtime   for any client of the OpenAI Realtime API",
+        "chat": f"websocat ws://{address}/chat/me   a line in, tokens out",
+        "terminal": "penstock chat",
+        "health": f"http://{address}/readyz and /metrics",
+    }
+    for name, value in rows.items():
+        table.add_row(f"  [bold]{name}[/]", Text(value, no_wrap=True, overflow="ignore"))
+    console = Console()
+    console.print(f"\n[bold green]Penstock is up[/] with {model}. Ctrl-C stops it.\n", highlight=False)
+    console.print(table, highlight=False, soft_wrap=True)

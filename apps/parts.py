@@ -1,0 +1,179 @@
+"""What the stages are made of, and the stages by name: tokenizer, vocabulary and engine, each loaded once a process.
+
+The one place that puts stages together. Importing it loads no library of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.settings import ModelSettings, StageSettings
+from pipeline.errors import ModelLoadError, SettingsError
+from pipeline.messages import Prompt
+from pipeline.stage import Stage, chain
+from stages.detokenize import Vocabulary
+from stages.llm.instant import InstantEngine
+from stages.llm.stage import Engine, Run, llm_stage
+from stages.postprocess.stage import postprocess_stage
+from stages.preprocess.text.stage import TextStage, text_stage
+from stages.tokens import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NAMES = ("text", "llm", "postprocess")
+INSTANT = "instant"
+BUNDLED = Path(__file__).parent / "demo" / "models"
+BUNDLED_NAME = "penstock-demo"
+DEFAULT_CONTEXT = 2048
+
+Tell = Callable[[str, float | None], None]
+"""(what is being done, how much of it is done from 0 to 1, or None if nobody knows)."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What stages are made of. `engine` is None in a process without the LLM stage."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    context: int
+    engine: Engine | None = None
+
+    def stage(self, name: str, settings: StageSettings) -> Stage:
+        """The stage called `name`."""
+        if name == "text":
+            text = TextStage(self.tokenizer, context=self.context, models=(self.name,))
+            stage = text_stage(text)
+        elif name == "llm":
+            assert self.engine is not None
+            stage = llm_stage(self.engine, max_prompt=self.context - 1)
+        else:
+            stage = postprocess_stage(Vocabulary(self.tokenizer))
+        return replace(stage, concurrency=settings.concurrency, span=settings.span)
+
+    def chained(self, names: Sequence[str], settings: StageSettings) -> Stage:
+        """The stages called `names` as one."""
+        stages = [self.stage(name, settings) for name in names]
+        return stages[0] if len(stages) == 1 else chain(*stages)
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """`names`, if they are stages that follow each other on the route.
+
+    Raises:
+        SettingsError: one is no stage, or the next one does not read what it says.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise SettingsError("stage", f"there is no stage {name!r}; there are {', '.join(NAMES)}")
+    if tuple(names) not in {NAMES[i:j] for i in range(len(NAMES)) for j in range(i + 1, len(NAMES) + 1)}:
+        raise SettingsError("stage", f"{' '.join(names)} do not follow each other; the order is {' '.join(NAMES)}")
+    return tuple(names)
+
+
+@asynccontextmanager
+async def loaded(
+    model: ModelSettings, *, with_engine: bool = True, tell: Tell = lambda what, share: None
+) -> AsyncGenerator[Parts, None]:
+    """Load what the stages need, off the event loop; `tell` hears how far it has come.
+
+    Raises:
+        ModelLoadError: the model or its tokenizer cannot be loaded.
+    """
+    if with_engine and model.name != INSTANT:
+        async with _engine(model, tell) as (engine, tokenizer, context):
+            paced = Paced(engine, model.pace_s) if model.pace_s else engine
+            yield Parts(served_name(model), tokenizer, context, paced)
+        return
+    folder = await asyncio.to_thread(source, model)
+    tokenizer = await asyncio.to_thread(load_tokenizer, folder)
+    context = model.context or await asyncio.to_thread(_context, folder)
+    parts = Parts(served_name(model), tokenizer, context)
+    if with_engine:
+        instant = _instant(tokenizer)
+        parts = replace(parts, engine=Paced(instant, model.pace_s) if model.pace_s else instant)
+    yield parts
+
+
+def source(model: ModelSettings) -> str:
+    """Where the model comes from: a folder or a Hugging Face name.
+
+    Raises:
+        ModelLoadError: it is the bundled one, and that is not there.
+    """
+    if model.name and model.name != INSTANT:
+        return str(Path(model.name).expanduser()) if Path(model.name).expanduser().is_dir() else model.name
+    folder = BUNDLED / "target"
+    if not folder.is_dir():
+        raise ModelLoadError(str(folder), "the bundled demo model is not there; name another with --model")
+    return str(folder)
+
+
+def served_name(model: ModelSettings) -> str:
+    """The name by which clients may ask for the model."""
+    if model.alias:
+        return model.alias
+    if not model.name or model.name == INSTANT:
+        return BUNDLED_NAME
+    return Path(model.name).name if Path(model.name).expanduser().is_dir() else model.name
+
+
+def _context(folder: str) -> int:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(folder, f"its configuration cannot be read: {error}") from error
+    return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+
+
+@asynccontextmanager
+async def _engine(
+    model: ModelSettings, tell: Tell
+) -> AsyncGenerator[tuple[Engine, PreTrainedTokenizerBase, int], None]:
+    """The torch engine with its tokenizer and context."""
+    import torch
+
+    from stages.llm.engine import TorchEngine
+    from stages.llm.model import load_model
+
+    if model.threads:
+        torch.set_num_threads(model.threads)
+    loaded = await asyncio.to_thread(
+        load_model,
+        source(model),
+        device=model.device,
+        dtype=model.dtype,
+        context=model.context or None,
+        progress=tell,
+    )
+    async with TorchEngine(loaded, most=model.batch, queue=model.queue) as engine:
+        yield engine, loaded.tokenizer, loaded.context
+
+
+def _instant(tokenizer: PreTrainedTokenizerBase) -> InstantEngine:
+    """An engine that makes tokens up: ordinary ones, from the middle of the vocabulary on."""
+    last = max(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+    return InstantEngine(vocabulary=range(last // 2, last))
+
+
+class Paced:
+    """An engine that rests after each run, for demonstrations and tests of slowness."""
+
+    def __init__(self, engine: Engine, pause: float) -> None:
+        self._engine = engine
+        self._pause = pause
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
+        """See `Engine.generate`."""
+        async with aclosing(self._engine.generate(prompt)) as runs:
+            async for run in runs:
+                yield run
+                await asyncio.sleep(self._pause)

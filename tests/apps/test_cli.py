@@ -1,0 +1,136 @@
+"""The command line: there at once, and what is wrong is one line that names it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 30
+LIGHT = "import sys; from apps.cli import app; print(*sorted({'torch', 'transformers', 'aiokafka'} & set(sys.modules)))"
+
+
+def penstock(
+    *arguments: str, cwd: Path | None = None, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, with nothing of ours in the environment but what is given."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PENSTOCK_", "KAFKA_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "apps.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        input=stdin,
+        env={**clean, "COLUMNS": "120", **environment},
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def test_help_names_every_command() -> None:
+    """`penstock --help` lists what there is."""
+    said = penstock("--help")
+    assert said.returncode == 0
+    assert all(
+        name in said.stdout for name in ("up", "gateway", "stage", "chat", "topics", "bench", "settings", "version")
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["up"], ["gateway"], ["stage"], ["chat"], ["topics"], ["topics", "create"], ["bench"], ["bench", "overhead"]],
+    ids=" ".join,
+)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    """Each command has a help of its own."""
+    assert penstock(*command, "--help").returncode == 0
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
+    """Help and version never wait for the libraries that only some commands need."""
+    said = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    assert said.stdout.strip() == ""
+
+
+def test_version_tells_what_runs_here() -> None:
+    """`penstock version` names ourselves and the libraries that matter."""
+    said = penstock("version")
+    assert said.returncode == 0
+    assert all(name in said.stdout for name in ("penstock", "python", "torch", "transformers", "aiokafka"))
+
+
+def test_version_can_be_short() -> None:
+    """`--short` is the number alone, for scripts."""
+    assert penstock("version", "--short").stdout.count(".") == 2
+
+
+def test_a_typo_in_the_environment_stops_the_start() -> None:
+    """An unknown variable of ours is one line, with a guess, and status 2."""
+    said = penstock("settings", PENSTOCK_GATEWAY_PROT="1")
+    assert said.returncode == 2
+    assert "'PENSTOCK_GATEWAY_PROT': no such setting" in said.stderr
+    assert "did you mean 'PENSTOCK_GATEWAY_PORT'?" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_typo_in_the_file_here_stops_the_start(tmp_path: Path) -> None:
+    """`penstock.toml` in the current folder is read, and a wrong line is named."""
+    (tmp_path / "penstock.toml").write_text("[gateway]\nprot = 1\n")
+    said = penstock("settings", cwd=tmp_path, PYTHONPATH=os.getcwd())
+    assert said.returncode == 2
+    assert "penstock.toml:2" in said.stderr
+
+
+def test_an_option_with_a_wrong_value_stops_the_start() -> None:
+    """A value out of bounds on the command line is named with its option."""
+    said = penstock("up", "--port", "99999999")
+    assert said.returncode == 2
+    assert "'gateway.port'" in said.stderr
+    assert "--port" in said.stderr
+
+
+def test_any_setting_can_be_set_on_the_command_line() -> None:
+    """`--set` takes the name of any setting; what is changed is shown with where that came from."""
+    said = penstock("settings", "--changed", "--set", "gateway.max_sessions=7", KAFKA_BOOTSTRAP_SERVERS="broker:1")
+    assert said.returncode == 0
+    assert "gateway.max_sessions" in said.stdout
+    assert "(--set gateway.max_sessions)" in said.stdout
+    assert "broker:1" in said.stdout
+    assert "gateway.port " not in said.stdout
+
+
+def test_secrets_are_not_shown() -> None:
+    """The list of settings hides passwords."""
+    said = penstock("settings", "--set", "kafka.sasl_password=hunter2")
+    assert said.returncode == 0
+    assert "hunter2" not in said.stdout
+
+
+def test_an_unknown_stage_is_named() -> None:
+    """A stage that does not exist stops the start and the others are told."""
+    said = penstock("stage", "txt")
+    assert said.returncode == 2
+    assert "no stage 'txt'; there are text, llm, postprocess" in said.stderr
+
+
+def test_stages_that_do_not_follow_each_other_cannot_be_chained() -> None:
+    """Stages in one process stand in the order of the route."""
+    said = penstock("stage", "llm", "text")
+    assert said.returncode == 2
+    assert "the order is text llm postprocess" in said.stderr
+
+
+def test_where_an_error_arose_is_shown_on_demand() -> None:
+    """`--debug` brings the traceback."""
+    assert "Traceback" in penstock("--debug", "settings", "--set", "x").stderr
+
+
+def test_a_chat_without_a_gateway_says_so(unused_port: int) -> None:
+    """Where nobody listens the chat says where it looked and how to start one."""
+    said = penstock("chat", "--url", f"ws://127.0.0.1:{unused_port}", "--once", "Hello")
+    assert said.returncode == 1
+    assert f"no gateway answers at ws://127.0.0.1:{unused_port}" in said.stderr
+    assert "penstock up" in said.stderr
