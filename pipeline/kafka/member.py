@@ -13,7 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, Re
 
 from pipeline.bus import Listener, Part
 from pipeline.errors import BusUnavailable, OwnershipLost
-from pipeline.kafka.clients import connected, stop
+from pipeline.kafka.clients import connected, in_time, stop
 from pipeline.kafka.lookup import Lookup
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.kafka.source import Source
@@ -158,6 +158,11 @@ class KafkaMember(Source):
         except KafkaError as error:
             raise BusUnavailable(self._settings.bootstrap, str(error)) from error
         return True
+
+    async def _start_of(self, part: Part) -> int:
+        asking = self._consumer.committed(self._parts[part])
+        committed = await in_time(asking, self._settings, self._settings.request_timeout_ms / 1000)
+        return await super()._start_of(part) if committed is None else int(committed)
 
     async def _renew(self) -> None:
         await self._tell(self._listener.revoked(list(self._parts)))

@@ -197,11 +197,11 @@ class Source:
             return self._next[part]
         if part in self._held:
             return int(self._held[part][0].offset)
-        try:
-            async with asyncio.timeout(CONFIRM_S):
-                return int(await self._consumer.position(self._parts[part]))
-        except (TimeoutError, KafkaError, KeyError):
-            return 0
+        return await self._start_of(part)
+
+    async def _start_of(self, part: Part) -> int:
+        """Where the reading of `part` begins, of which nothing has come yet."""
+        return (await self._lookup.beginnings([part]))[part]
 
     async def _out_of_range(self, asked: Mapping[TopicPartition, int]) -> None:
         """Go on at the oldest record there is; what is gone is told."""
@@ -229,9 +229,9 @@ class Source:
             return
         try:
             ends = await self._lookup.ends(hungry)
+            behind = {part: await self._position(part) for part in hungry if part in self._parts}
         except BusUnavailable:
             return
-        behind = {part: await self._position(part) for part in hungry if part in self._parts}
         behind = {part: position for part, position in behind.items() if position < ends[part]}
         for part in hungry:
             self._starved[part] = patience - CONFIRM_S if part in behind else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from pipeline.kafka.settings import KafkaSettings
 from pipeline.topics import Topic
 
 ANSWER_S = 30.0
+VISIBLE_EVERY_S = 0.02
 
 
 class Described(NamedTuple):
@@ -126,9 +128,23 @@ async def _create(settings: KafkaSettings, new: Sequence[NewTopic]) -> None:
     admin = await connected(lambda: Admin(settings), settings)
     try:
         answer = await in_time(admin.client.create_topics(list(new)), settings, ANSWER_S)
+        _refuse(settings, answer)
+        await in_time(_visible(admin, [topic.name for topic in new]), settings, ANSWER_S)
     finally:
         await stop(admin)
+
+
+def _refuse(settings: KafkaSettings, answer: Any) -> None:
     for name, code, *why in answer.topic_errors:
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:  # another may have been faster
             raise BusUnavailable(settings.bootstrap, f"topic {name!r} cannot be created: {why[0] if why else error}")
+
+
+async def _visible(admin: Admin, names: Collection[str]) -> None:
+    """Brokers hear of a new topic a moment after the controller has created it."""
+    while True:
+        found = await admin.client.describe_topics(list(names))
+        if all(one["partitions"] and all(part["leader"] >= 0 for part in one["partitions"]) for one in found):
+            return
+        await asyncio.sleep(VISIBLE_EVERY_S)
