@@ -1,0 +1,277 @@
+"""What a session does with what its client asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.apps.gateway.desk import RATES, Desk, error_of, types
+from tests.apps.gateway.harness import text_of, user
+
+AGENTS_PY: dict[str, Any] = {
+    "type": "realtime",
+    "model": "gpt-realtime-2",
+    "instructions": "Be brief.",
+    "output_modalities": ["audio"],
+    "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}],
+    "tool_choice": "auto",
+    "tracing": "auto",
+    "audio": {
+        "input": {
+            "format": {"type": "audio/pcm", "rate": 24000},
+            "transcription": {"model": "gpt-4o-mini-transcribe"},
+            "turn_detection": {"type": "semantic_vad", "interrupt_response": True},
+            "noise_reduction": None,
+        },
+        "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "ash", "speed": 1.0},
+    },
+}
+
+
+def test_the_first_event_shows_the_whole_session() -> None:
+    """`session.created` carries the configuration with all its defaults."""
+    (created,) = Desk(instructions="Be kind.").told.events
+
+    session = created["session"]
+    assert session["id"] == "sess_1"
+    assert session["model"] == "penstock-demo"
+    assert session["output_modalities"] == ["text"]
+    assert session["instructions"] == "Be kind."
+    assert session["audio"]["input"]["turn_detection"]["interrupt_response"] is True
+
+
+def test_what_the_agents_sdk_sends_by_default_is_accepted() -> None:
+    """Speech settings, foreign voices and models, tools and tracing bring no error."""
+    desk = Desk()
+
+    (updated,) = desk.send("session.update", session=AGENTS_PY)
+
+    assert updated["type"] == "session.updated"
+    assert updated["session"]["model"] == "penstock-demo"
+    assert updated["session"]["output_modalities"] == ["text"]
+    assert updated["session"]["audio"]["output"]["voice"] == "ash"
+    detection = updated["session"]["audio"]["input"]["turn_detection"]
+    assert (detection["create_response"], detection["interrupt_response"]) == (True, True)
+
+
+def test_updates_merge_and_null_clears() -> None:
+    """What an update does not name stays; null, "" and [] clear; turn detection is replaced as a whole."""
+    desk = Desk()
+    desk.send("session.update", session={**AGENTS_PY, "temperature": 0.7})
+
+    desk.send("session.update", session={"type": "realtime", "tracing": {"workflow_name": "w"}})
+    view = desk.session.config.view
+    assert (view["instructions"], view["temperature"], len(view["tools"])) == ("Be brief.", 0.7, 1)
+
+    detection = {"type": "server_vad", "threshold": 0.9}
+    cleared = {"type": "realtime", "instructions": "", "tools": [], "temperature": None}
+    desk.send("session.update", session={**cleared, "audio": {"input": {"turn_detection": detection}}})
+    view = desk.session.config.view
+    assert (view["instructions"], view["tools"], view["temperature"]) == ("", [], None)
+    assert view["audio"]["input"]["transcription"] == {"model": "gpt-4o-mini-transcribe"}
+    assert view["audio"]["input"]["turn_detection"]["threshold"] == 0.9
+    assert "eagerness" not in view["audio"]["input"]["turn_detection"]
+
+    desk.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
+    assert desk.session.config.view["audio"]["input"]["turn_detection"] is None
+
+
+def test_an_update_in_mid_conversation_counts_from_the_next_turn() -> None:
+    """New instructions and sampling hold for the next turn; the conversation stays."""
+    desk = Desk()
+    desk.answer(desk.ask("one"))
+
+    desk.send("session.update", session={"type": "realtime", "instructions": "Rhyme.", "seed": 3, "max_output_tokens": 5})
+    turn = desk.ask("two")
+
+    assert [u.text for u in turn.conversation] == ["Rhyme.", "one", "yes", "two"]
+    assert (turn.sampling.seed, turn.sampling.max_output_tokens) == (3, 5)
+
+
+def test_a_response_may_override_the_session() -> None:
+    """Instructions and sampling of one response hold for it alone; null means: as in the session."""
+    desk = Desk(instructions="Be kind.", max_output_tokens=100)
+
+    first = desk.ask(instructions="Shout.", max_output_tokens=3, stop="!")
+    desk.answer(first)
+    second = desk.ask(instructions=None, max_output_tokens="inf", stop=None, temperature=None)
+
+    assert (first.conversation[0].text, first.sampling.max_output_tokens) == ("Shout.", 3)
+    assert first.sampling.stop == ("!",)
+    assert (second.conversation[0].text, second.sampling.max_output_tokens) == ("Be kind.", 100)
+
+
+def test_metadata_and_limits_are_echoed() -> None:
+    """`response.created` shows the metadata, the limits of the client follow, and `response.done` repeats it."""
+    desk = Desk()
+
+    turn = desk.ask(metadata={"client_event_id": "e1"}, max_output_tokens=44)
+    response = desk.answer(turn)
+
+    created = next(event for event in desk.told.events if event["type"] == "response.created")
+    assert created["response"]["metadata"] == response["metadata"] == {"client_event_id": "e1"}
+    assert created["response"]["max_output_tokens"] == 44
+    rates = next(event for event in desk.told.events if event["type"] == "rate_limits.updated")
+    assert rates["rate_limits"] == RATES
+
+
+def test_one_response_at_a_time_writes_to_the_conversation() -> None:
+    """A second response is refused while the first is under way, by the code that clients know."""
+    desk = Desk()
+    turn = desk.ask()
+
+    error = error_of(desk.send("response.create", event_id="second"))
+
+    assert (error["code"], error["event_id"]) == ("conversation_already_has_active_response", "second")
+    assert desk.answer(turn)["status"] == "completed"
+
+
+def test_responses_beside_the_conversation() -> None:
+    """With `conversation: none` a response runs beside, on its own input, and leaves no trace in the conversation."""
+    desk = Desk()
+    main = desk.ask("question")
+    known = desk.session.conversation.last
+    items = [user("classify this"), {"type": "item_reference", "id": known}]
+    desk.send("response.create", response={"conversation": "none", "input": items, "instructions": "Classify."})
+    beside = desk.turns[-1]
+
+    desk.delta(main, 0, "ma")
+    desk.delta(beside, 0, "la")
+    desk.delta(main, 2, "in")
+    done = desk.finish(beside, length=2)[-1]["response"]
+    desk.finish(main, length=4)
+
+    assert [u.text for u in beside.conversation] == ["Classify.", "classify this", "question"]
+    assert desk.keys[0] == "sess_1"
+    assert desk.keys[1] == f"sess_1/{beside.turn}"
+    assert done["conversation_id"] is None
+    assert text_of(done) == "la"
+    assert [item.text for item in desk.session.conversation] == ["question", "main"]
+
+
+def test_responses_of_a_session_are_bounded() -> None:
+    """Too many responses at once are refused with a hint when to come back."""
+    desk = Desk(max_responses=2)
+    for _ in range(2):
+        desk.send("response.create", response={"conversation": "none", "input": [user("x")]})
+
+    error = error_of(desk.send("response.create", response={"conversation": "none"}))
+
+    assert error["code"] == "too_many_responses"
+    assert error["retry_after"] > 0
+
+
+def test_items_by_the_clients_ids() -> None:
+    """Items keep the client's ids, stand where it says, and can be retrieved and deleted."""
+    desk = Desk()
+    desk.say("first", id="item_a")
+    desk.say("last", id="b" * 32)
+    root = desk.send("conversation.item.create", item=user("zeroth", id="z"), previous_item_id="root")
+    middle = desk.send("conversation.item.create", item=user("middle", id="m"), previous_item_id="item_a")
+
+    assert types(root) == ["conversation.item.added", "conversation.item.done"]
+    assert root[0]["previous_item_id"] is None
+    assert middle[1]["previous_item_id"] == "item_a"
+    assert [item.text for item in desk.session.conversation] == ["zeroth", "first", "middle", "last"]
+
+    (shown,) = desk.send("conversation.item.retrieve", item_id="m")
+    assert shown["item"]["content"] == [{"type": "input_text", "text": "middle"}]
+    assert types(desk.send("conversation.item.delete", item_id="m")) == ["conversation.item.deleted"]
+    assert error_of(desk.send("conversation.item.retrieve", item_id="m"))["code"] == "item_retrieve_invalid_item_id"
+
+
+def test_an_item_is_added_once() -> None:
+    """An item whose id is there already is refused, also while the answer that will have it is under way."""
+    desk = Desk()
+    desk.say("a", id="x")
+    turn = desk.ask()
+
+    assert error_of(desk.say("a", id="x"))["code"] == "item_already_exists"
+    assert error_of(desk.say("b", id="item_" + turn.turn.removeprefix("resp_")))["code"] == "item_already_exists"
+
+
+def test_an_event_sent_twice_is_done_once() -> None:
+    """The same item or response under the same event id is ignored the second time; a refused one may come again."""
+    desk = Desk()
+    event: dict[str, Any] = {"event_id": "e1", "item": user("hi")}
+
+    assert desk.send("conversation.item.create", **event)
+    assert desk.send("conversation.item.create", **event) == []
+    assert desk.send("response.create", event_id="e1") != []
+    assert desk.send("response.create", event_id="e1") == []
+    error_of(desk.send("response.create", event_id="e2"))
+    desk.answer(desk.turns[0])
+    assert types(desk.send("response.create", event_id="e2"))[0] == "response.created"
+
+
+def test_calls_stand_in_the_history() -> None:
+    """Function calls and their results are items, and the model is told of them in words."""
+    desk = Desk()
+    call = {"type": "function_call", "name": "weather", "arguments": '{"at":"Rome"}', "call_id": "c1"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "sunny"}
+
+    added = desk.send("conversation.item.create", item=call)
+    desk.send("conversation.item.create", item=output)
+    turn = desk.ask("so?")
+
+    assert added[0]["item"]["name"] == "weather"
+    assert [u.text for u in turn.conversation] == [
+        '[calls weather({"at":"Rome"})]',
+        "[result of the call: sunny]",
+        "so?",
+    ]
+
+
+def test_a_history_told_again_is_taken() -> None:
+    """Assistant and system messages, and speech of which there is a transcript, are taken as text."""
+    desk = Desk()
+    parts = [
+        ("system", {"type": "input_text", "text": "You are a pirate."}),
+        ("user", {"type": "input_audio", "transcript": "hello", "audio": None}),
+        ("assistant", {"type": "output_audio", "transcript": "ahoy"}),
+        ("assistant", {"type": "output_text", "text": "matey"}),
+    ]
+    for role, part in parts:
+        desk.send("conversation.item.create", item={"type": "message", "role": role, "content": [part]})
+
+    turn = desk.ask("bye")
+
+    assert [(u.role, u.text) for u in turn.conversation] == [
+        ("system", "You are a pirate."),
+        ("user", "hello"),
+        ("assistant", "ahoy"),
+        ("assistant", "matey"),
+        ("user", "bye"),
+    ]
+
+
+@pytest.mark.parametrize(("end", "code"), [(0, "item_truncate_no_audio"), (-1, "integer_below_min_value")])
+def test_text_cannot_be_truncated(end: int, code: str) -> None:
+    """Truncation is for speech; of a text item it is refused with a typed error."""
+    desk = Desk()
+    item = desk.answer(desk.ask())["output"][0]["id"]
+
+    told = desk.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=end)
+
+    assert error_of(told)["code"] == code
+
+
+def test_a_long_conversation_forgets_its_oldest_exchanges() -> None:
+    """Beyond the bound the oldest exchanges go as wholes; the system's words and the newest stay."""
+    desk = Desk(max_conversation_items=6, instructions="Prompt.")
+    desk.send("conversation.item.create", item={**user("Rules."), "role": "system"})
+    for number in range(10):
+        turn = desk.ask(f"q{number}")
+        desk.answer(turn, f"a{number}")
+
+    assert [u.text for u in turn.conversation] == ["Prompt.", "Rules.", "q7", "a7", "q8", "a8", "q9"]
+
+
+def test_too_much_input_is_refused() -> None:
+    """The input of one response is bounded like a conversation."""
+    desk = Desk(max_conversation_bytes=100_000)
+
+    error = error_of(desk.send("response.create", response={"input": [user("x" * 40_000)] * 3}))
+
+    assert (error["code"], error["param"]) == ("string_above_max_length", "response.input")
