@@ -1,0 +1,126 @@
+"""The whole pipe in one process, from a client's WebSocket to the model and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from apps.gateway.settings import GatewaySettings
+from apps.health import Health
+from apps.local import listening, piped, serve
+from apps.parts import INSTANT, NAMES, Parts, loaded
+from apps.settings import ModelSettings, Settings, StageSettings
+from pipeline.errors import AddressInUse, ModelLoadError
+from pipeline.memory import MemoryBus
+from pipeline.messages import Delta, Sampling, Turn, Utterance
+from tests.apps.clients import session
+from tests.apps.processes import started
+
+DEADLINE_S = 30
+QUESTION = "How much is a tent?"
+
+
+@pytest.fixture
+def settings(small_model: Path) -> Settings:
+    """A small model and a free port."""
+    return Settings(model=ModelSettings(name=str(small_model), threads=1), gateway=GatewaySettings(port=0))
+
+
+@pytest.fixture
+def instant(settings: Settings, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The instant engine with the small model's tokenizer."""
+    monkeypatch.setattr("apps.parts.source", lambda model: str(small_model))
+    return replace(settings, model=ModelSettings(name=INSTANT))
+
+
+@asynccontextmanager
+async def embedded(settings: Settings) -> AsyncIterator[str]:
+    """The whole pipe on the memory bus."""
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        MemoryBus() as bus,
+        loaded(settings.model) as parts,
+        piped(bus, parts, settings) as url,
+    ):
+        yield url
+
+
+async def test_a_chat_goes_through_the_whole_pipe(settings: Settings) -> None:
+    """A question comes back as the text that the engine alone would have said."""
+    async with loaded(settings.model) as parts:
+        alone = await text_of(parts)
+    async with embedded(settings) as url, session(url) as client:
+        await client.say(QUESTION, max_output_tokens=24)
+        assert await client.answer() == alone
+
+
+async def text_of(parts: Parts) -> str:
+    """Answer the question with the stages called by hand."""
+    whole = parts.chained(NAMES, StageSettings())
+    turn = Turn("s", "t", (Utterance("user", QUESTION),), Sampling(max_output_tokens=24))
+    assert whole.each is not None
+    return "".join([out.text async for out in whole.each(turn) if isinstance(out, Delta)])
+
+
+async def test_a_conversation_goes_on(settings: Settings) -> None:
+    """A second question is answered in the same session."""
+    async with embedded(settings) as url, session(url) as client:
+        for _ in range(2):
+            await client.say(QUESTION, max_output_tokens=8)
+            assert await client.answer()
+
+
+async def test_sessions_do_not_mix(instant: Settings) -> None:
+    """Several sessions at once get what each of them would get alone."""
+    async with embedded(instant) as url, session(url) as one, session(url) as two:
+        await one.say(QUESTION, max_output_tokens=16, seed=1)
+        await two.say(QUESTION, max_output_tokens=16, seed=2)
+        first, second = await asyncio.gather(one.answer(), two.answer())
+        await one.say(QUESTION, max_output_tokens=16, seed=2)
+        assert first != second
+        assert await one.answer() == second
+
+
+@pytest.mark.slow
+async def test_the_demo_model_answers(demo_model: Path, settings: Settings) -> None:
+    """With nothing configured the bundled demo model answers in words."""
+    async with embedded(replace(settings, model=ModelSettings())) as url, session(url) as client:
+        await client.say("What are your opening hours?")
+        assert len((await client.answer()).split()) > 3
+
+
+async def test_a_model_that_cannot_be_loaded_ends_the_program(settings: Settings, tmp_path: Path) -> None:
+    """A folder without a model stops the start with an error that names it."""
+    broken = replace(settings, model=ModelSettings(name=str(tmp_path)))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await asyncio.wait_for(serve(broken, asyncio.Event()), DEADLINE_S)
+    assert caught.group_contains(ModelLoadError, match=str(tmp_path))
+
+
+async def test_an_address_that_is_taken_ends_the_program(settings: Settings) -> None:
+    """A second program on the same port does not start, and says why."""
+    async with MemoryBus() as bus, listening(bus, settings, Health()) as gateway:
+        port = int(gateway.address.rpartition(":")[2])
+        second = replace(settings, gateway=GatewaySettings(port=port))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await asyncio.wait_for(serve(second, asyncio.Event()), DEADLINE_S)
+    assert caught.group_contains(AddressInUse, match=str(port))
+
+
+@pytest.mark.slow
+async def test_the_program_serves_until_it_is_told_to_stop(small_model: Path, tmp_path: Path, unused_port: int) -> None:
+    """`penstock up` serves a chat and its page, says where to look, and ends well on SIGTERM."""
+    options = ["--model", str(small_model), "--port", str(unused_port), "--set", "model.threads=1"]
+    with started("up", *options, folder=tmp_path, port=unused_port) as program:
+        await program.ready()
+        async with asyncio.timeout(DEADLINE_S), session(program.url) as client:
+            await client.say(QUESTION, max_output_tokens=8)
+            assert await client.answer()
+        status = await asyncio.to_thread(program.stop)
+    assert status == 0, program.log
+    assert f"http://127.0.0.1:{unused_port}" in program.log
