@@ -225,13 +225,21 @@
 
   const seconds = (ms) => `${Math.max(1, Math.ceil(ms / 1000))} s`;
 
+  function isAddress(text) {
+    try {
+      return Boolean(new URL(text).host);
+    } catch {
+      return false;
+    }
+  }
+
   /** Cut `text` into plain strings and links ({ href, text }). */
   function linkify(text) {
     const parts = [];
     let end = 0;
     for (const found of text.matchAll(/\bhttps?:\/\/[^\s<>"']+/gi)) {
       const address = found[0].replace(/[.,;:!?)\]}»”’]+$/u, "");
-      if (!URL.canParse?.(address)) continue;
+      if (!isAddress(address)) continue;
       parts.push(text.slice(end, found.index), { href: address, text: address });
       end = found.index + address.length;
     }
@@ -321,7 +329,7 @@
 
   // ------------------------------------------------------------------------------------------------- link
 
-  const REFUSALS = new Set([1008, 3000, 3003, 4401, 4403]);
+  const REFUSALS = new Set([1008, 3000, 3003, 4401, 4403, 4409]);
 
   /** How long to wait before attempt number `tries` (from 0) after a close with `code`. */
   function backoff(tries, code, asked = 0) {
@@ -350,6 +358,11 @@
 
     open() {
       if (this.state === "idle") this.#dial();
+    }
+
+    /** Connect now if that is planned for later. */
+    hurry() {
+      if (this.state === "waiting") this.retry();
     }
 
     /** Connect now, whatever was planned. */
@@ -443,6 +456,9 @@
 
     #plan(delay, code) {
       this.#tries += 1;
+      if (this.#tries === 3 && !this.#readyAt) {
+        console.warn(`[${TAG}] ${this.url} cannot be reached. Is the server up, and may pages from ${location.origin} connect to it?`);
+      }
       this.#timer = setTimeout(() => this.#dial(), delay);
       this.#become("waiting", { at: Date.now() + delay, tries: this.#tries, code });
     }
@@ -998,7 +1014,7 @@
     #drawText(text, state) {
       if (state === "waiting") this.text.replaceChildren(el("span", { class: "dots", role: "img", "aria-label": "Writing an answer" }, el("i"), el("i"), el("i")));
       else if (LIVE.has(state)) this.#grow(text);
-      else this.text.replaceChildren(...linkify(text).map(toNode));
+      else this.text.replaceChildren(...linkify(text.trimEnd()).map(toNode));
     }
 
     /** Append what is new, so that a selection in what stands already survives. */
@@ -1347,7 +1363,7 @@
 
     /** As a sheet over the whole screen nothing behind the panel may be reached. */
     #trap(event) {
-      const stops = [...this.panel.querySelectorAll("button, textarea, a[href], [tabindex='0']")].filter((node) => !node.disabled && node.checkVisibility());
+      const stops = [...this.panel.querySelectorAll("button, textarea, a[href], [tabindex='0']")].filter((node) => !node.disabled && node.getClientRects().length);
       const here = this.root.getRootNode().activeElement;
       const [from, to] = event.shiftKey ? [stops[0], stops.at(-1)] : [stops.at(-1), stops[0]];
       if (here !== from) return;
@@ -1470,7 +1486,7 @@
       const on = (target, type, action) => target.addEventListener(type, action, { signal });
       on(DARK, "change", () => this.#look());
       on(SMALL, "change", () => this.#fit());
-      on(window, "online", () => this.#chat.link.retry());
+      on(window, "online", () => this.#chat.link.hurry());
       on(window, "pagehide", () => this.#chat.save());
       on(document, "visibilitychange", () => this.#wanted() && this.#chat.link.open());
       on(window, "storage", ({ key, newValue }) => key === this.#chat.store.key && this.#chat.adopt(newValue));

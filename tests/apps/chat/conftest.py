@@ -90,11 +90,11 @@ async def visit(browser: Browser, gateway: FakeGateway) -> AsyncIterator[Visit]:
             stack.push_async_callback(context.close)
             visitor = Visitor(await context.new_page())
             visitors.append(visitor)
-            await visitor.page.goto(gateway.url + path)
+            await visitor.page.goto(path if "://" in path else gateway.url + path)
             return visitor
 
         yield visit
         for visitor in visitors:
             assert visitor.errors == []
-            assert visitor.hosts == {urlsplit(gateway.url).netloc}
+            assert visitor.hosts <= {urlsplit(gateway.url).netloc, urlsplit(gateway.elsewhere).netloc}
             assert not [line for line in visitor.console if "Content Security Policy" in line]

@@ -1,7 +1,8 @@
 """A realtime server for the widget's tests: real sockets, scripted replies, and the static pages beside them.
 
 Speaks as much of the protocol as a text chat needs. Knows nothing of the pipeline. By hand:
-`python -m tests.apps.chat.fake_gateway 8123`, then say "[cut]", "[fail]", "[rate]" or "[long]" in the chat.
+`python -m tests.apps.chat.fake_gateway 8123`, then say "[cut]", "[fail]", "[rate]", "[slow]" or
+"[long]" in the chat.
 """
 
 from __future__ import annotations
@@ -67,14 +68,15 @@ def by_words(question: str) -> Reply:
         "[cut]": Reply(RETURNS, pause=0.08, cut_after=9),
         "[fail]": Reply(error={"type": "server_error", "code": "engine_failed", "message": "boom"}),
         "[rate]": Reply(refusal=RATE),
+        "[slow]": Reply(RETURNS, think=0.3, pause=0.06),
         "[long]": Reply("\n\n".join([RETURNS] * 8), pause=0.03),
     }
     for word, reply in special.items():
         if word in question:
             return reply
     if "name" in question:
-        return Reply("I am the assistant of Fernhill Outdoor.")
-    return Reply(RETURNS if "return" in question else HOURS, think=0.1, pause=0.03)
+        return Reply("I am Fern, the assistant of Fernhill Outdoor.")
+    return Reply(RETURNS if "return" in question else HOURS)
 
 
 @dataclass
@@ -129,6 +131,11 @@ class FakeGateway:
             self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             yield self
             self.drop()
+
+    @property
+    def elsewhere(self) -> str:
+        """Another origin of the same pages, as a browser sees it: a third party's site."""
+        return self.url.replace("127.0.0.1", "localhost")
 
     def drop(self) -> None:
         """Tear down every connection, as a crash would."""

@@ -27,7 +27,7 @@ def embed(attributes: str = "", *, body: str = "", lines: int = 1) -> str:
 
 async def grown(text: Locator, length: int) -> str:
     """Wait until `text` is at least `length` long."""
-    await expect(text).to_have_text(re.compile(f"(?s).{{{length},}}"), use_inner_text=True)
+    await expect(text).to_have_text(re.compile(rf"[\s\S]{{{length},}}"), use_inner_text=True)
     return await text.inner_text()
 
 
@@ -317,16 +317,16 @@ async def test_reload_keeps_the_conversation(gateway: FakeGateway, visit: Visit)
     """After a reload the conversation stands as before, and the new session is told it, under the same ids."""
     visitor = await visit()
     await visitor.ask("My name is Ada")
-    await expect(visitor.answers).to_have_text("I am the assistant of Fernhill Outdoor.")
+    await expect(visitor.answers).to_have_text("I am Fern, the assistant of Fernhill Outdoor.")
     await visitor.page.reload()
-    await expect(visitor.answers).to_have_text("I am the assistant of Fernhill Outdoor.")
+    await expect(visitor.answers).to_have_text("I am Fern, the assistant of Fernhill Outdoor.")
     await expect(visitor.questions).to_have_text("My name is Ada")
 
     await visitor.ask("When?")
 
     await expect(visitor.answers.nth(1)).to_have_text(HOURS)
     before, after = gateway.sessions
-    assert after.items[:2] == [("user", "My name is Ada"), ("assistant", "I am the assistant of Fernhill Outdoor.")]
+    assert after.items[:2] == [("user", "My name is Ada"), ("assistant", "I am Fern, the assistant of Fernhill Outdoor.")]
     told = [event["item"] for event in after.of("conversation.item.create")]
     assert told[0]["id"] == before.of("conversation.item.create")[0]["item"]["id"]
     assert [item["content"][0]["type"] for item in told] == ["input_text", "output_text", "input_text"]
@@ -577,6 +577,48 @@ async def test_theme_follows_or_is_forced(gateway: FakeGateway, visit: Visit) ->
 
 
 # -- on somebody else's page
+
+
+def third_party(gateway: FakeGateway, policy: str) -> str:
+    """Put the widget on a page of another origin, which has a content security policy, and give its address."""
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    script = f'<script src="{gateway.url}/widget.js" data-open></script>'
+    gateway.pages["/third"] = f"<!doctype html><title>A page</title>{meta}{script}"
+    return f"{gateway.elsewhere}/third"
+
+
+async def test_strict_policy_elsewhere(gateway: FakeGateway, visit: Visit) -> None:
+    """A page of another origin that trusts nothing but the widget's script and its socket can have it, in colour."""
+    socket = gateway.url.replace("http", "ws")
+    policy = f"default-src 'none'; script-src {gateway.url}; connect-src {socket}; require-trusted-types-for 'script'"
+    visitor = await visit(third_party(gateway, policy))
+    await visitor.ask("When?")
+
+    await expect(visitor.answers).to_have_text(HOURS)
+    assert await style(visitor.launcher, "backgroundColor") == "rgb(15, 95, 88)"
+
+
+async def test_policy_that_forbids_the_socket(gateway: FakeGateway, visit: Visit) -> None:
+    """Where the page's policy forbids the connection, the chat says so and does not go on trying."""
+    visitor = await visit(third_party(gateway, f"default-src 'none'; script-src {gateway.url}"))
+
+    await expect(visitor.page.get_by_text("The security policy of this page")).to_be_visible()
+    await visitor.sees_state("Not available")
+    visitor.console.clear()
+
+
+async def test_moved_widget_goes_on(gateway: FakeGateway, visit: Visit) -> None:
+    """A page may take the element out and put it elsewhere; the conversation stays."""
+    gateway.pages["/page"] = embed("data-open", body="<main></main>")
+    visitor = await visit("/page")
+    await visitor.ask("one")
+    await expect(visitor.answers).to_have_text(HOURS)
+    await visitor.page.evaluate("document.querySelector('main').append(document.querySelector('penstock-chat'))")
+
+    await expect(visitor.panel).to_have_count(1)
+    await expect(visitor.answers).to_have_text(HOURS)
+    await visitor.ask("two")
+    await expect(visitor.answers).to_have_count(2)
 
 
 async def test_attributes(gateway: FakeGateway, visit: Visit) -> None:
