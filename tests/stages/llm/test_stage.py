@@ -1,0 +1,143 @@
+"""The LLM stage around an instant engine: what it says, what it refuses, how it goes on after a takeover."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import EmptyTurn, InvalidParameter, PenstockError, PromptTooLong
+from pipeline.messages import Done, Message, Prompt, Sampling, Tokens, Usage
+from pipeline.topics import PROMPTS, TOKENS
+from stages.llm.instant import InstantEngine
+from stages.llm.stage import LLMStage, Run, llm_stage, resume, stopped
+from tests.stages.llm.running import make_prompt
+
+
+async def said(prompt: Prompt, engine: InstantEngine, max_prompt: int = 10) -> list[Message]:
+    """All that the stage says to `prompt`."""
+    async with aclosing(LLMStage(engine, max_prompt=max_prompt)(prompt)) as stream:
+        return [message async for message in stream]
+
+
+def tokens_of(messages: list[Message]) -> list[int]:
+    """The ids in `messages`, which follow each other without a gap."""
+    runs = [message for message in messages if isinstance(message, Tokens)]
+    for before, after in zip(runs, runs[1:], strict=False):
+        assert after.index == before.index + len(before.ids)
+    return [token for run in runs for token in run.ids]
+
+
+async def test_tokens_then_one_done() -> None:
+    """An answer is its tokens by number, the first of which carry the stop strings, then one Done with the usage."""
+    first, second, done = await said(make_prompt([1, 2, 3], stop=("x",)), InstantEngine(script=[7, 8]))
+
+    assert first == Tokens("s", "t", index=0, ids=(7,), stop=("x",))
+    assert second == Tokens("s", "t", index=1, ids=(8,))
+    assert done == Done("s", "t", reason="stop", usage=Usage(prompt_tokens=3, output_tokens=2))
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 5])
+async def test_goes_on_after_what_was_emitted(at: int) -> None:
+    """With tokens emitted by a former owner, the rest follows by number, and the usage counts all."""
+    whole = tokens_of(await said(make_prompt([1], seed=4), InstantEngine(5)))
+
+    rest = await said(make_prompt([1], seed=4, emitted=whole[:at]), InstantEngine(5))
+
+    assert tokens_of(rest) == whole[at:]
+    assert isinstance(rest[-1], Done)
+    assert rest[-1].usage.output_tokens == 5
+
+
+async def test_closing_gives_the_answer_up() -> None:
+    """When nobody listens any more, the engine's answer is closed."""
+    engine = InstantEngine(1000)
+
+    async with aclosing(LLMStage(engine, max_prompt=10)(make_prompt([1]))) as stream:
+        await anext(stream)
+        assert engine.open == 1
+
+    assert engine.open == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "refusal", "words"),
+    [
+        (make_prompt([]), EmptyTurn, "no text"),
+        (make_prompt(range(11)), PromptTooLong, "11 tokens, but at most 10"),
+        (make_prompt([1], max_output_tokens=0), InvalidParameter, "max_output_tokens"),
+        (make_prompt([1], temperature=-0.1), InvalidParameter, "temperature"),
+        (make_prompt([1], temperature=float("nan")), InvalidParameter, "temperature"),
+        (make_prompt([1], top_p=0.0), InvalidParameter, "top_p"),
+        (make_prompt([1], stop=("",)), InvalidParameter, "stop"),
+        (make_prompt([1], stop=("x" * 1000,)), InvalidParameter, "stop"),
+    ],
+)
+async def test_refusals(prompt: Prompt, refusal: type[PenstockError], words: str) -> None:
+    """What cannot be answered is refused before the engine hears of it, in words that help."""
+    with pytest.raises(refusal, match=words):
+        await said(prompt, InstantEngine())
+
+
+async def test_runs_without_tokens_say_nothing() -> None:
+    """A run that holds no tokens is no message; the Done counts what the engine had cached."""
+
+    class Hollow:
+        async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
+            """Say nothing, twice."""
+            yield Run(())
+            yield Run((), "stop", cached_tokens=2)
+
+    async with aclosing(LLMStage(Hollow(), max_prompt=10)(make_prompt([1, 2, 3]))) as stream:
+        messages = [message async for message in stream]
+
+    assert messages == [Done("s", "t", reason="stop", usage=Usage(prompt_tokens=3, cached_tokens=2))]
+
+
+
+@given(data=st.data())
+def test_published_tokens_are_folded_by_number(data: st.DataObject) -> None:
+    """However often and in whatever pieces tokens were published, a new owner knows each once, up to a gap."""
+    whole = list(range(100, 100 + data.draw(st.integers(0, 8))))
+    published: list[Message] = []
+    known = already = data.draw(st.integers(0, len(whole)))
+    for _ in range(data.draw(st.integers(0, 6))):
+        index, end = sorted(data.draw(st.tuples(st.integers(0, len(whole)), st.integers(0, len(whole)))))
+        published.append(Tokens("s", "t", index=index, ids=tuple(whole[index:end])))
+        known = max(known, end) if index <= known else known
+
+    prompt = resume(make_prompt([1], emitted=whole[:already]), published)
+
+    assert prompt is not None
+    assert prompt.emitted == tuple(whole[:known])
+
+
+def test_nothing_is_left_after_a_done() -> None:
+    """An answer whose end was published is not gone on with; giving it up says its end again."""
+    done = Done("s", "t", reason="length", usage=Usage(output_tokens=1))
+    published: list[Message] = [Tokens("s", "t", index=0, ids=(5,)), done]
+
+    assert resume(make_prompt([1]), published) is None
+    assert stopped(make_prompt([1]), published, "cancelled") == done
+
+
+def test_giving_up_counts_what_was_published() -> None:
+    """The end of an answer that is given up says why, and how many tokens went out."""
+    published: list[Message] = [Tokens("s", "t", index=1, ids=(6, 7)), Tokens("s", "t", index=3, ids=(8,))]
+
+    done = stopped(make_prompt([1, 2], emitted=[5]), published, "deadline")
+
+    assert done == Done("s", "t", reason="deadline", usage=Usage(prompt_tokens=2, output_tokens=4))
+
+
+def test_stage_reads_prompts_and_keeps_a_journal() -> None:
+    """The stage is wired between its topics, and can be taken over in the middle of an answer."""
+    stage: Any = llm_stage(InstantEngine(), max_prompt=5, concurrency=3)
+
+    assert (stage.name, stage.reads, stage.journal, stage.concurrency) == ("llm", PROMPTS, TOKENS, 3)
+    assert stage.resume is resume
+    assert Sampling() == make_prompt([1]).sampling
