@@ -153,7 +153,7 @@ class Connection:
                 self._wake.clear()
                 await self._wake.wait()
         except (WebSocketDisconnect, TimeoutError):
-            return
+            self.closed_with = self.closing or self.closed_with
 
     async def _sent(self, frame: str | Close) -> bool:
         """Send what comes next; true if it was the end."""

@@ -40,8 +40,9 @@ class GatewaySettings:
     max_output_tokens: Count = 512
     """The longest answer in tokens, also what `inf` means."""
 
-    max_frame_bytes: Count = 4 * 1024 * 1024
-    """A larger WebSocket frame is not read: the connection is closed with 1009."""
+    max_frame_bytes: Count = 16 * 1024 * 1024
+    """A larger WebSocket frame is not read: the connection is closed with 1009. Well above `max_message_bytes`, so that
+    what is merely too large is refused in words; of each connection one such frame at most is in memory."""
 
     max_message_bytes: Count = 1024 * 1024
     """A larger event is refused with a typed error."""

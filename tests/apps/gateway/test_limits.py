@@ -1,0 +1,93 @@
+"""What one client may do."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.gateway.limits import Bucket, Limits, client_of, is_loopback, origin_allowed
+from apps.gateway.refusal import Refusal
+from tests.apps.gateway.harness import settings
+
+
+def test_a_bucket_fills_at_its_rate() -> None:
+    """A burst is let through, then the rate; the wait is told."""
+    bucket = Bucket(2.0, 3, now=0.0)
+
+    assert [bucket.take(0.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert bucket.take(0.5) == 0
+    assert bucket.take(0.5) == 0.5
+    assert bucket.left(100.0) == 3
+
+
+def test_connections_are_counted_by_client_and_altogether() -> None:
+    """Too many connections are refused with a hint; one that ends makes room."""
+    limits = Limits(settings(max_sessions=3, max_sessions_per_client=2), clock=lambda: 0.0)
+    limits.admit("a")
+    limits.admit("a")
+    with pytest.raises(Refusal, match="this client"):
+        limits.admit("a")
+    limits.admit("b")
+    with pytest.raises(Refusal, match="all sessions") as refused:
+        limits.admit("c")
+    assert refused.value.retry_after
+
+    limits.release("a")
+    limits.admit("c")
+    assert limits.connections == 3
+
+
+def test_clients_do_not_share_their_rate() -> None:
+    """One client's flood costs another nothing, and is told when to come back."""
+    limits = Limits(settings(requests_per_s=10.0, requests_burst=2), clock=lambda: 0.0)
+    assert [limits.take("a") for _ in range(2)] == [None, None]
+
+    refusal = limits.take("a")
+
+    assert refusal is not None
+    assert (refusal.code, refusal.retry_after) == ("rate_limit_exceeded", 0.1)
+    assert limits.take("b") is None
+    assert limits.rates("b")[0]["remaining"] == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        (None, "unknown"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_client_is_an_address(host: str | None, client: str) -> None:
+    """Who has a /64 of IPv6 is one client, not very many."""
+    assert client_of(host) == client
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed", "may"),
+    [
+        (None, "h", (), True),
+        ("https://h", "h", (), True),
+        ("http://h:8080", "h:8080", (), True),
+        ("http://h:8080", "h", (), False),
+        ("https://evil", "h", (), False),
+        ("https://evil", None, (), False),
+        ("null", "h", (), False),
+        ("", "", (), False),
+        ("https://shop", "h", ("https://shop",), True),
+        ("https://shop.evil", "h", ("https://shop",), False),
+        ("https://any", "h", ("*",), True),
+    ],
+)
+def test_origins(origin: str | None, host: str | None, allowed: tuple[str, ...], may: bool) -> None:
+    """By default pages of the gateway's own origin may connect, and clients that are no pages."""
+    assert origin_allowed(origin, host, allowed) is may
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("example.org", False)]
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    """An address that only this machine reaches is told from others."""
+    assert is_loopback(host) is loopback
