@@ -29,6 +29,9 @@ SLICE = 16_384
 DENSEST = 16
 """Characters a token: a longer history than this is not tried, whatever the tokenizer."""
 
+STEPS = 2
+"""The window moves by so many times fewer characters than it has tokens: an eighth of it where a token has four."""
+
 OUTPUT_SHARE = 4
 """At most one part in so many of the context is kept free for the answer."""
 
@@ -90,7 +93,7 @@ class TextStage:
             return ids if got <= limit else None
 
         self._refuse_hopeless(talk[-1].text, limit)
-        begins = plausible(talk, starts(talk, chunk=limit), most=limit * DENSEST)
+        begins = plausible(talk, starts(talk, chunk=max(1, limit // STEPS)), most=limit * DENSEST)
         ids = longest(begins, fit)
         if ids is None:
             raise PromptTooLong(got=got, limit=limit)

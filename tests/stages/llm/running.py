@@ -57,12 +57,16 @@ def reference(model: LoadedModel, prompt: Prompt) -> tuple[list[int], FinishReas
     own.set_attn_implementation("eager")
     limit = min(prompt.sampling.max_output_tokens, model.context - len(prompt.ids))
     with torch.inference_mode():
-        ids = own.eval().generate(
-            torch.tensor([prompt.ids]),
-            attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
-            max_new_tokens=limit,
-            do_sample=False,
-            eos_token_id=sorted(model.eos),
-            pad_token_id=0,
-        )[0, len(prompt.ids) :].tolist()
+        ids = (
+            own.eval()
+            .generate(
+                torch.tensor([prompt.ids]),
+                attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
+                max_new_tokens=limit,
+                do_sample=False,
+                eos_token_id=sorted(model.eos),
+                pad_token_id=0,
+            )[0, len(prompt.ids) :]
+            .tolist()
+        )
     return ([*ids[:-1]], "stop") if ids[-1] in model.eos else (ids, "length")

@@ -94,7 +94,9 @@ async def test_same_seed_same_answer_in_any_company(engine: TorchEngine) -> None
     """A sampled answer depends on its seed, and not on what else is in the batch."""
 
     def prompt(seed: int, session: str) -> Prompt:
-        return make_prompt(some_ids(20, 4), session=session, max_output_tokens=15, temperature=1.0, top_p=0.9, seed=seed)
+        return make_prompt(
+            some_ids(20, 4), session=session, max_output_tokens=15, temperature=1.0, top_p=0.9, seed=seed
+        )
 
     alone = await answer(engine, prompt(7, "alone"))
     crowd = await asyncio.gather(*(answer(engine, prompt(seed, f"s{seed}")) for seed in range(12)))

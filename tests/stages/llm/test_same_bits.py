@@ -36,7 +36,9 @@ def in_company(model: LoadedModel, lengths: tuple[int, ...], drawn: random.Rando
     running = sequences(model, lengths)
     last: dict[int, Tensor] = {}
     while running:
-        works = [Work(s, min(s.pending, drawn.choice((1, 2, 3, 5, 17, 64, 90)))) for s in running if drawn.random() < 0.7]
+        works = [
+            Work(s, min(s.pending, drawn.choice((1, 2, 3, 5, 17, 64, 90)))) for s in running if drawn.random() < 0.7
+        ]
         if not works:
             continue
         logits = forward(model, works)

@@ -98,7 +98,6 @@ async def test_runs_without_tokens_say_nothing() -> None:
     assert messages == [Done("s", "t", reason="stop", usage=Usage(prompt_tokens=3, cached_tokens=2))]
 
 
-
 @given(data=st.data())
 def test_published_tokens_are_folded_by_number(data: st.DataObject) -> None:
     """However often and in whatever pieces tokens were published, a new owner knows each once, up to a gap."""

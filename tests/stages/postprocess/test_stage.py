@@ -106,7 +106,9 @@ async def test_index_names_the_first_token_not_wholly_told(text: str, data: st.D
             so_far += delta.text
             size = len(so_far.encode())
             assert len(b"".join(VOCABULARY.bytes_of(token) for token in ids[: delta.index])) <= size
-            assert len(b"".join(VOCABULARY.bytes_of(token) for token in ids[: delta.index + 1])) > size or delta.index == len(ids)
+            assert len(
+                b"".join(VOCABULARY.bytes_of(token) for token in ids[: delta.index + 1])
+            ) > size or delta.index == len(ids)
 
 
 async def test_half_a_character_waits_for_the_rest() -> None:
@@ -133,9 +135,7 @@ async def test_how_an_answer_ended(reason: FinishReason, status: str) -> None:
 
 async def test_answer_without_tokens() -> None:
     """An answer may be empty; it ends all the same."""
-    assert await told(done(0)) == [
-        Finished("s", "t", status="completed", reason="stop", usage=done(0).usage, length=0)
-    ]
+    assert await told(done(0)) == [Finished("s", "t", status="completed", reason="stop", usage=done(0).usage, length=0)]
 
 
 @pytest.mark.parametrize("messages", [[], [run([7], index=3), done(4)], [done(4)]])

@@ -1,0 +1,53 @@
+"""A conversation is cut at its beginning, in large steps, so that prompts begin alike for many turns."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.messages import Utterance
+from stages.preprocess.text.window import longest, plausible, starts
+
+SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=20)
+
+
+def talk_of(sizes: list[int]) -> list[Utterance]:
+    """User and assistant by turns, the last one the user."""
+    sides = ("user", "assistant") if len(sizes) % 2 else ("assistant", "user")
+    return [Utterance(sides[n % 2], "x" * size) for n, size in enumerate(sizes)]  # type: ignore[arg-type]
+
+
+@given(sizes=SIZES, chunk=st.integers(1, 60))
+def test_kept_part_begins_with_the_user(sizes: list[int], chunk: int) -> None:
+    """The kept part begins at the beginning or with the user, and the last message is always a place to begin."""
+    talk = talk_of(sizes)
+
+    begins = starts(talk, chunk)
+
+    assert begins == sorted(set(begins))
+    assert begins[0] == 0
+    assert all(talk[begin].role == "user" for begin in begins[1:])
+    assert begins[-1] == len(talk) - 1
+
+
+@given(sizes=SIZES, more=SIZES, chunk=st.integers(1, 60))
+def test_places_stay_when_the_talk_goes_on(sizes: list[int], more: list[int], chunk: int) -> None:
+    """What comes later does not move the places to begin; only the last message's own is given up."""
+    talk = talk_of(sizes)
+    longer = [*talk, *(Utterance("assistant" if n % 2 == 0 else "user", "x" * size) for n, size in enumerate(more))]
+
+    assert set(starts(talk, chunk)[:-1]) <= set(starts(longer, chunk))
+
+
+@given(sizes=SIZES, limit=st.integers(0, 300), chunk=st.integers(1, 60), most=st.integers(0, 300))
+def test_longest_that_fits_is_found(sizes: list[int], limit: int, chunk: int, most: int) -> None:
+    """Of the plausible places, the first from which everything fits is found, or none."""
+    talk = talk_of(sizes)
+    begins = plausible(talk, starts(talk, chunk), most)
+
+    def fit(begin: int) -> int | None:
+        return begin if sum(sizes[begin:]) <= limit else None
+
+    expected = next((begin for begin in begins if fit(begin) is not None), None)
+    assert longest(begins, fit) == expected
+    assert all(sum(sizes[begin:]) <= most for begin in begins[:-1])
