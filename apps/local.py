@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from apps.gateway.asgi import StaticMount, create_app
 from apps.gateway.serve import serve as serve_app
@@ -124,16 +122,15 @@ async def piped(bus: Bus, parts: Parts, settings: Settings) -> AsyncGenerator[st
 
 def announce(address: str, model: str) -> None:
     """Say where to look."""
-    table = Table(show_header=False, box=None, pad_edge=False)
+    console = Console()
     rows = {
         "page": f"http://{address}",
-        "realtime": f"ws://{address}/v1/realtime   for any client of the OpenAI Realtime API",
-        "chat": f"websocat ws://{address}/chat/me   a line in, tokens out",
-        "terminal": "penstock chat",
+        "realtime": f"ws://{address}/v1/realtime  (any client of the OpenAI Realtime API)",
+        "chat": f"websocat ws://{address}/chat/me  (a line in, tokens out)",
+        "terminal": f"penstock chat --url ws://{address}",
         "health": f"http://{address}/readyz and /metrics",
     }
-    for name, value in rows.items():
-        table.add_row(f"  [bold]{name}[/]", Text(value, no_wrap=True, overflow="ignore"))
-    console = Console()
     console.print(f"\n[bold green]Penstock is up[/] with {model}. Ctrl-C stops it.\n", highlight=False)
-    console.print(table, highlight=False, soft_wrap=True)
+    for name, value in rows.items():
+        console.print(f"  [bold]{name:<9}[/] {value}", highlight=False, soft_wrap=True)
+    console.print()
