@@ -29,7 +29,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=local)
-    except Exception as error:  # noqa: BLE001 - the library raises whatever a damaged file leads it to
+    except Exception as error:
         raise ModelLoadError(str(source), f"its tokenizer cannot be read, fetch it again: {brief(error)}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # some models ship with both switched on: a cut prompt would go unnoticed

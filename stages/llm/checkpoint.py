@@ -34,7 +34,7 @@ def find(source: str) -> Path:
         return Path(
             snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"])
         )
-    except Exception as error:  # noqa: BLE001 - network, names, rights, disk: the library raises all kinds
+    except Exception as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelLoadError(source, f"it is no folder here, and cannot be fetched by that name: {why}") from error
 

@@ -113,13 +113,14 @@ def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         _check_config(source, config)
         with progress.told("loading the weights", tell):
-            network, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
             )
     except ModelLoadError:
         raise
-    except Exception as error:  # noqa: BLE001 - the library raises whatever a damaged file leads it to
+    except Exception as error:
         raise ModelLoadError(source, brief(error)) from error
+    network, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         names = ", ".join(missing[:3])

@@ -30,7 +30,7 @@ def probe(model: LoadedModel) -> None:
             attention.register()
             model.network.set_attn_implementation(attention.NAME)
             got = _together(model, texts)
-    except Exception as error:  # noqa: BLE001 - each architecture fails in its own way
+    except Exception as error:
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: {brief(error)}") from error
     if not expected.isfinite().all():
         raise ModelLoadError(model.name, "its weights are damaged: its logits are not finite numbers")

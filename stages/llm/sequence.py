@@ -1,4 +1,4 @@
-"""One answer in the making, as the model thread sees it: its tokens, how many of them are computed, and when it ends."""
+"""One answer in the making, as the model thread sees it: its tokens, what of them is computed, and when it ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Sequence:
         self.finish: FinishReason | None = None
         self._most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
         self._stop = _StopWatch(vocabulary, prompt.sampling.stop) if prompt.sampling.stop else None
-        if any([self._stops(token) for token in prompt.emitted]):
+        if any(self._stops(token) for token in prompt.emitted):
             self.finish = "stop"
         elif len(self.ids) >= self._most:
             self.finish = "length"

@@ -112,7 +112,7 @@ def stopped(prompt: Message, published: Sequence[Message], reason: StopReason) -
 
 
 def llm_stage(engine: Engine, *, max_prompt: int, concurrency: int = 256) -> Stage:
-    """The stage for the loop; `concurrency` prompts are given to `engine` at once, which queues what it cannot serve."""
+    """The stage for the loop; up to `concurrency` prompts are given to `engine` at once, which queues some."""
     return Stage(
         name="llm",
         reads=PROMPTS,

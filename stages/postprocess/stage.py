@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from pipeline.errors import PenstockError
-from pipeline.messages import Delta, Done, FinishReason, Finished, Message, Status, Tokens
+from pipeline.messages import Delta, Done, Finished, FinishReason, Message, Status, Tokens
 from pipeline.stage import Stage, Stream
 from pipeline.topics import TOKENS
 from stages.detokenize import Vocabulary

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from stages.llm.model import LoadedModel, load_model
 from tests.stages import models
+
+# How long an example takes says nothing on a shared machine; each test has its own time limit.
+settings.register_profile("stages", deadline=None)
+settings.load_profile("stages")
 
 DEMO = Path(__file__).parents[2] / "apps" / "demo" / "models" / "target"
 

@@ -40,7 +40,7 @@ def test_any_tokens_say_what_the_library_says(ids: list[int]) -> None:
     """Also what no text encodes to is told as the library tells it, but for an unfinished character at the end."""
     ids = [token for token in ids if token < len(BYTE_LEVEL)]
 
-    whole = BYTE_LEVEL.decode(ids, skip_special_tokens=True)
+    whole = str(BYTE_LEVEL.decode(ids, skip_special_tokens=True))
 
     assert "".join(pieces_of(BYTE_LEVEL, ids)).rstrip("\ufffd") == whole.rstrip("\ufffd")
 
@@ -68,7 +68,7 @@ def test_other_tokenizers_take_the_general_way() -> None:
 
 def test_broken_bytes_are_not_held_for_ever() -> None:
     """Bytes that never become a character are told as broken, soon."""
-    lone = BYTE_LEVEL.convert_tokens_to_ids("Ģ")  # how the vocabulary spells the byte 0x80
+    lone = BYTE_LEVEL.get_vocab()["Ģ"]  # how the vocabulary spells the byte 0x80
 
     assert "\ufffd" in "".join(pieces_of(BYTE_LEVEL, [lone] * HELD_AT_MOST))
 

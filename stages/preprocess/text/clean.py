@@ -21,7 +21,7 @@ _LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
 
 
 def clean(text: str) -> str:
-    """`text` in NFC, with line ends as `\\n`, without control and invisible characters.
+    """`text` in NFC, with newlines for line ends, without control and invisible characters.
 
     What has a use stays: tab, newline, the joiners of emoji and of Indic and Persian script, marks of direction.
     """

@@ -11,14 +11,14 @@ import pytest
 
 from pipeline.errors import EngineUnavailable, Overloaded, PenstockError
 from pipeline.messages import Prompt
-from stages.llm import batch as batch_module
+from stages.llm import forward as forward_module
 from stages.llm.engine import TorchEngine
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from tests.stages.llm.running import DEADLINE_S, answer, begin, make_prompt, reference, some_ids
 from tests.stages.models import MAKERS
 
-SMALL_STEPS = {"target_s": 1e-9, "least": 5, "most": 7}
+SMALL_STEPS: dict[str, Any] = {"target_s": 1e-9, "least": 5, "most": 7}
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_given_up_answer_leaves_at_once(engine: TorchEngine) -> None:
     await begin(engine, make_prompt(some_ids(20, 8), max_output_tokens=400), tokens=3)
 
     async with asyncio.timeout(DEADLINE_S):
-        while not engine._batch.idle:
+        while not engine._batch.idle:  # noqa: ASYNC110 - the thread's own state: there is no event to wait for
             await asyncio.sleep(0.001)
     assert not engine._mailboxes
 
@@ -156,14 +156,14 @@ async def test_more_than_the_queue_holds_is_refused(model: LoadedModel) -> None:
 
 async def test_trouble_of_one_sequence_stays_its_own(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a step fails because of one sequence, that one fails and the others go on."""
-    forward = batch_module.forward
+    forward = forward_module.forward
 
     def failing(model: LoadedModel, works: Any) -> Any:
         if any(work.sequence.scope == "bad" for work in works):
             raise PenstockError("out of luck")
         return forward(model, works)
 
-    monkeypatch.setattr(batch_module, "forward", failing)
+    monkeypatch.setattr("stages.llm.batch.forward", failing)
     good = answer(engine, make_prompt(some_ids(20, 9), session="good", max_output_tokens=10))
     bad = answer(engine, make_prompt(some_ids(20, 9), session="bad", max_output_tokens=10))
     results = await asyncio.gather(good, bad, return_exceptions=True)
@@ -174,7 +174,7 @@ async def test_trouble_of_one_sequence_stays_its_own(engine: TorchEngine, monkey
 
 
 async def test_death_of_the_model_thread_is_told(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the model thread dies, every answer fails with an error that another worker can mend, and no new one begins."""
+    """If the model thread dies, answers fail with an error that another worker can mend, and no new one begins."""
     prompt = make_prompt(some_ids(20, 9), max_output_tokens=400)
     monkeypatch.setattr(engine._batch, "step", lambda: (_ for _ in ()).throw(MemoryError))
 

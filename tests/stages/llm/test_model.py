@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,9 +142,10 @@ def test_folder_that_is_not_there() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_models_of_other_kinds_are_refused(tmp_path: Path) -> None:
     """An encoder with a decoder, and a model with an attention of its own, are refused by name."""
-    shape = {"vocab_size": 512, "d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8}
-    neo = {"vocab_size": 512, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "attention_types": [[["local"], 1]]}
-    bert = {"vocab_size": 512, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: dict[str, Any] = {"vocab_size": 512, "d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8}
+    neo: dict[str, Any] = {"vocab_size": 512, "hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    neo["attention_types"] = [[["local"], 1]]
+    bert: dict[str, Any] = {"vocab_size": 512, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     for network, words in [
         (T5ForConditionalGeneration(T5Config(**shape)), "t5 is no causal language model"),
         (GPTNeoForCausalLM(GPTNeoConfig(**neo)), "models of type gpt_neo"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ async def said(prompt: Prompt, engine: InstantEngine, max_prompt: int = 10) -> l
 def tokens_of(messages: list[Message]) -> list[int]:
     """The ids in `messages`, which follow each other without a gap."""
     runs = [message for message in messages if isinstance(message, Tokens)]
-    for before, after in zip(runs, runs[1:], strict=False):
+    for before, after in pairwise(runs):
         assert after.index == before.index + len(before.ids)
     return [token for run in runs for token in run.ids]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PenstockError
-from pipeline.messages import Delta, Done, FinishReason, Finished, Message, Tokens, Usage
+from pipeline.messages import Delta, Done, Finished, FinishReason, Message, Tokens, Usage
 from pipeline.stage import Stream
 from pipeline.topics import TOKENS
 from stages.detokenize import Vocabulary

@@ -34,8 +34,19 @@ def test_rubbish_goes(text: str, cleaned: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["👩‍👩‍👧", "👍🏽", "❤️", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "می‌خواهم", "क्‍ष", "\tif a:\n\t\tb", "שלום\u200f!", "日本語", "a  b"],
-)  # fmt: skip
+    [
+        "👩‍👩‍👧",
+        "👍🏽",
+        "❤️",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "\tif a:\n\t\tb",
+        "שלום\u200f!",
+        "日本語",
+        "a  b",
+    ],
+)
 def test_what_has_a_use_stays(text: str) -> None:
     """Emoji made of several, flags, joiners of other scripts, tabs, line ends and blanks stay as they are."""
     assert clean(text) == text

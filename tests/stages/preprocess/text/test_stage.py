@@ -37,7 +37,7 @@ async def prompt_of(stage: TextStage, turn: Turn) -> Prompt:
 
 async def text_of(stage: TextStage, turn: Turn) -> str:
     """The prompt for `turn` as text, control tokens included."""
-    return str(models.byte_level().decode((await prompt_of(stage, turn)).ids))
+    return str(models.byte_level().decode(list((await prompt_of(stage, turn)).ids)))
 
 
 async def test_turn_becomes_one_prompt(stage: TextStage) -> None:
@@ -47,7 +47,7 @@ async def test_turn_becomes_one_prompt(stage: TextStage) -> None:
     prompt = await prompt_of(stage, turn)
 
     assert (prompt.session, prompt.turn, prompt.sampling) == ("s", "t", turn.sampling)
-    assert models.byte_level().decode(prompt.ids) == (
+    assert models.byte_level().decode(list(prompt.ids)) == (
         "<|bos|><|system|> Be kind.<|end|><|user|> café?<|end|><|assistant|>"
     )
 
