@@ -24,9 +24,14 @@ def the(one: Product) -> str:
     return f"The {one.name}"
 
 
+def costs(subject: str, one: Product) -> str:
+    """`The rain jacket costs $89`, without a full stop."""
+    return f"{subject} {do(one, 'costs', 'cost')} ${one.price}"
+
+
 def price(one: Product) -> str:
     """What it costs."""
-    return f"{the(one)} {do(one, 'costs', 'cost')} ${one.price}."
+    return f"{costs(the(one), one)}."
 
 
 def stock(one: Product) -> str:
@@ -38,9 +43,9 @@ def stock(one: Product) -> str:
 
 def price_stock(one: Product) -> str:
     """What it costs and how many are left."""
-    if not one.stock:
-        return f"{the(one)} {do(one, 'costs', 'cost')} ${one.price}, but {do(one, 'it is', 'they are')} sold out at the moment."
-    return f"{the(one)} {do(one, 'costs', 'cost')} ${one.price}, and we have {one.stock} left in stock."
+    left = f"we have {one.stock} left in stock"
+    gone = f"{do(one, 'it is', 'they are')} sold out at the moment"
+    return f"{costs(the(one), one)}, {f'and {left}' if one.stock else f'but {gone}'}."
 
 
 def colours(one: Product) -> str:
@@ -76,12 +81,12 @@ def buy(one: Product) -> str:
     """Where to buy it, if there is one."""
     if not one.stock:
         return stock(one)
-    return f"Good choice! The {one.name} {do(one, 'costs', 'cost')} ${one.price}. You can order on our website or buy in the shop."
+    return f"Good choice! {costs(the(one), one)}. You can order on our website or buy in the shop."
 
 
 def compare(one: Product, other: Product) -> str:
     """The two prices; which is better is for the customer to say."""
-    return f"The {one.name} {do(one, 'costs', 'cost')} ${one.price} and the {other.name} {do(other, 'costs', 'cost')} ${other.price}."
+    return f"{costs(the(one), one)} and {costs(f'the {other.name}', other)}."
 
 
 def category(kind: Category) -> str:
@@ -113,7 +118,8 @@ ABOUT_ORDER = {
     "order_cancel": "You can cancel order {o} under My orders on our website, as long as it has not been sent.",
     "order_change": "You can change order {o} under My orders on our website, as long as it has not been sent.",
     "order_return": "You can return order {o} within 30 days: print the return label under My orders on our website.",
-    "order_problem": "I'm sorry about that! Please write to help@fernhill.example about order {o}, and we will put it right.",
+    "order_problem": "I'm sorry about that! Please write to help@fernhill.example about order {o}, "
+    "and we will put it right.",
     "recall_order": "Your order number is {o}.",
 }
 

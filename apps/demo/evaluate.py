@@ -11,17 +11,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import torch
 import typer
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from apps.demo.grammar import Turn, dialogue
+from apps.demo.grammar import dialogue
 from apps.demo.phrases import NoPhrase, Split
 from apps.demo.tokenizer import Message
 from apps.demo.train import MODELS
+from apps.demo.wording import Turn
 
 FOLDER = Path(__file__).with_name("evaluation")
 OUTSIDE = ("outside", "gibberish", "foreign", "other_product")
@@ -65,7 +66,9 @@ def freeze(path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         for kind, count in COUNTS.items():
             for made in dialogues(kind, count, seed=2026):
-                file.write(json.dumps({"kind": kind, "turns": [asdict(turn) for turn in made]}, ensure_ascii=False) + "\n")
+                file.write(
+                    json.dumps({"kind": kind, "turns": [asdict(turn) for turn in made]}, ensure_ascii=False) + "\n"
+                )
 
 
 def read(path: Path) -> Iterator[tuple[str, Dialogue]]:
@@ -73,6 +76,13 @@ def read(path: Path) -> Iterator[tuple[str, Dialogue]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         item = json.loads(line)
         yield item["kind"], [Turn(**turn | {"replies": tuple(turn["replies"])}) for turn in item["turns"]]
+
+
+class Verdict(TypedDict):
+    """A judgement by hand of one of the freely typed questions."""
+
+    ok: bool
+    why: str
 
 
 class Chat:
@@ -87,7 +97,11 @@ class Chat:
         found: list[str] = []
         for start in range(0, len(chats), BATCH):
             inputs = self.tokenizer.apply_chat_template(
-                chats[start : start + BATCH], add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
+                chats[start : start + BATCH],
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+                padding=True,
             )
             with torch.inference_mode():
                 made = self.model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
@@ -98,7 +112,9 @@ class Chat:
         """The next ids, at most `count`."""
         with torch.inference_mode():
             prompt = torch.tensor([ids])
-            made = self.model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, do_sample=False)
+            made = self.model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, do_sample=False
+            )
         continued: list[int] = made[0, len(ids) :].tolist()
         return continued
 
@@ -160,7 +176,10 @@ def acceptance(target: Chat, draft: Chat, path: Path, count: int = 80) -> dict[s
         reply, at = target.go_on(ids, LONGEST), 0
         while at < len(reply):
             guess = draft.go_on(ids + reply[:at], GAMMA)
-            same = next((n for n, (a, b) in enumerate(zip(guess, reply[at:], strict=False)) if a != b), min(len(guess), len(reply) - at))
+            same = next(
+                (n for n, (a, b) in enumerate(zip(guess, reply[at:], strict=False)) if a != b),
+                min(len(guess), len(reply) - at),
+            )
             proposed, accepted, steps = proposed + len(guess), accepted + same, steps + 1
             tokens += min(same + 1, len(reply) - at)
             at += same + 1
@@ -176,7 +195,10 @@ def table(marks: Sequence[Mark], console: Console, wrong: int) -> None:
     weak = sorted((sum(r) / len(r), len(r), name) for name, r in intents.items())
     console.print("weakest:", [(name, f"{share:.0%} of {n}") for share, n, name in weak if share < 0.9])
     for mark in [mark for mark in marks if not mark.right][:wrong]:
-        console.print(f"[{mark.kind}/{mark.turn.intent}] {mark.turn.user!r}\n    {mark.reply!r}\n    {mark.turn.replies[0]!r}", markup=False)
+        console.print(
+            f"[{mark.kind}/{mark.turn.intent}] {mark.turn.user!r}\n    {mark.reply!r}\n    {mark.turn.replies[0]!r}",
+            markup=False,
+        )
 
 
 def free(chat: Chat, console: Console) -> dict[str, int]:
@@ -185,12 +207,20 @@ def free(chat: Chat, console: Console) -> dict[str, int]:
     verdicts_file = FOLDER / "free_verdicts.json"
     verdicts = json.loads(verdicts_file.read_text(encoding="utf-8")) if verdicts_file.exists() else []
     said = converse(chat, talks)
-    lines = ["# Forty questions, typed before any reply was seen", "", "Judged by hand: would a person accept the answer?", ""]
+    lines = [
+        "# Forty questions, typed before any reply was seen",
+        "",
+        "Judged by hand: would a person accept the answer?",
+        "",
+    ]
     good = 0
     for at, (talk, replies) in enumerate(zip(talks, said, strict=True)):
-        verdict = verdicts[at] if at < len(verdicts) else {"ok": False, "why": "not judged"}
+        verdict: Verdict = verdicts[at] if at < len(verdicts) else {"ok": False, "why": "not judged"}
         good += verdict["ok"]
-        lines.append(f"{at + 1}. **{'accepted' if verdict['ok'] else 'not accepted'}**" + (f" ({verdict['why']})" if verdict["why"] else ""))
+        lines.append(
+            f"{at + 1}. **{'accepted' if verdict['ok'] else 'not accepted'}**"
+            + (f" ({verdict['why']})" if verdict["why"] else "")
+        )
         for question, reply in zip(talk, replies, strict=True):
             lines += [f"    - {question}", f"        > {reply}"]
     lines += ["", f"Accepted: {good} of {len(talks)}.", ""]

@@ -62,7 +62,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     mask = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT + mask
-    return scores.softmax(-1) @ v
+    out: Tensor = scores.softmax(-1) @ v
+    return out
 
 
 class Attention(nn.Module):
@@ -80,7 +81,8 @@ class Attention(nn.Module):
         """Same shape as `x`, (batch, length, width)."""
         rows, length, _ = x.shape
         q, k, v = (
-            layer(x).view(rows, length, -1, self.shape.head).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+            layer(x).view(rows, length, -1, self.shape.head).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         groups = self.shape.heads // self.shape.kv_heads
         k = rotate(k, cos, sin).repeat_interleave(groups, 1)
@@ -134,7 +136,9 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = Norm(shape.width)
         self._initialise()
-        turns = torch.outer(torch.arange(CONTEXT).float(), THETA ** (-torch.arange(0, shape.head, 2).float() / shape.head))
+        turns = torch.outer(
+            torch.arange(CONTEXT).float(), THETA ** (-torch.arange(0, shape.head, 2).float() / shape.head)
+        )
         angles = torch.cat((turns, turns), -1)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
@@ -170,7 +174,10 @@ def size(model: nn.Module) -> int:
 def save(model: Llama, folder: Path) -> None:
     """Write weights (bfloat16) and configuration as Hugging Face reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {f"model.{name}": weight.detach().to("cpu", torch.bfloat16).contiguous() for name, weight in model.named_parameters()}
+    weights = {
+        f"model.{name}": weight.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, weight in model.named_parameters()
+    }
     fresh = folder / "model.safetensors.new"
     save_file(weights, fresh, metadata={"format": "pt"})
     fresh.replace(folder / "model.safetensors")
@@ -178,16 +185,21 @@ def save(model: Llama, folder: Path) -> None:
     LlamaConfig(
         vocab_size=SIZE, hidden_size=shape.width, intermediate_size=shape.hidden, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head,
-        max_position_embeddings=CONTEXT, rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=BOS, eos_token_id=END,
-        pad_token_id=PAD, rope_parameters={"rope_type": "default", "rope_theta": THETA}, dtype="bfloat16",
+        max_position_embeddings=CONTEXT, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD,
+        rope_parameters={"rope_type": "default", "rope_theta": THETA}, dtype="bfloat16",
         architectures=["LlamaForCausalLM"],
     ).save_pretrained(folder)  # fmt: skip
-    GenerationConfig(bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD, do_sample=False, max_new_tokens=256).save_pretrained(folder)
+    GenerationConfig(
+        bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD, do_sample=False, max_new_tokens=256
+    ).save_pretrained(folder)
 
 
 def load(folder: Path, shape: Shape) -> Llama:
     """Read back what `save` wrote."""
     model = Llama(shape)
-    weights = {name.removeprefix("model."): weight.float() for name, weight in load_file(folder / "model.safetensors").items()}
+    weights = {
+        name.removeprefix("model."): weight.float() for name, weight in load_file(folder / "model.safetensors").items()
+    }
     model.load_state_dict(weights)
     return model

@@ -5,21 +5,11 @@ Values that a reply must echo are hidden behind one-letter marks first, so they 
 
 import random
 import re
+from functools import cache
+
+from apps.demo.phrases import values
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-SHORT = {
-    "your": ("ur", "yor", "youre"), "you": ("u", "ya"), "are": ("r",), "please": ("pls", "plz", "pleas"),
-    "what's": ("whats", "wats", "what s"), "what": ("wat", "wht", "waht"), "where's": ("wheres",), "i'm": ("im", "iam"),
-    "don't": ("dont",), "doesn't": ("doesnt",), "can't": ("cant",), "didn't": ("didnt",), "thanks": ("thx", "thnx", "tnx"),
-    "okay": ("k", "ok"), "the": ("teh", "da", "the"), "and": ("n", "&", "an"), "to": ("2",), "for": ("4", "fr"),
-    "because": ("cuz",), "address": ("adress", "addres"), "receive": ("recieve",), "have": ("hav", "hve"), "about": ("abt",),
-    "want to": ("wanna",), "how much": ("hw much", "howmuch"), "it's": ("its",), "that's": ("thats",), "colour": ("color",),
-    "colours": ("colors",), "trousers": ("trowsers", "trouser"), "is": ("s", "iz"), "isn't": ("isnt",), "tomorrow": ("tmrw", "tomorow"),
-    "jacket": ("jaket", "jackt", "jacket"), "people": ("ppl",), "there": ("their", "ther"), "open": ("opn", "opened"),
-    "size": ("sise", "sz"), "delivery": ("delivary", "devilery"), "sweater": ("sweter",), "cancel": ("cancle", "cansel"),
-    "do you have": ("you have", "u have", "do u have", "got"), "do you": ("do u", "d you", "you"), "how do i": ("how i", "how 2"),
-    "hello": ("helo", "hallo"), "receipt": ("reciept",), "i would like": ("id like", "i wld like"), "i'd": ("id",),
-}  # fmt: skip
 WORD = re.compile(r"[A-Za-z']+")
 
 
@@ -44,9 +34,16 @@ def neighbour(letter: str, rng: random.Random) -> str:
     return letter
 
 
+@cache
+def short_forms() -> dict[str, tuple[str, ...]]:
+    """What people write instead of a word or two."""
+    lines = (line.split(": ") for line in values("short_forms", "\n"))
+    return {word: tuple(forms.split(", ")) for word, forms in lines}
+
+
 def shorten(text: str, rng: random.Random, share: float) -> str:
     """Abbreviate or misspell the words that people do."""
-    for word, forms in SHORT.items():
+    for word, forms in short_forms().items():
         if word in text.lower() and rng.random() < share:
             text = re.sub(rf"(?i)\b{word}\b", rng.choice(forms), text)
     return text

@@ -102,6 +102,7 @@ def load(name: str) -> Phrases:
     """Read `phrases/<name>.txt`."""
     intents: dict[str, Intent] = {}
     lists: dict[str, list[str]] = {}
+    intent = Intent("", 0.0)
     for line in (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "#":

@@ -39,6 +39,7 @@ class Category(NamedTuple):
     members: tuple[str, ...]
 
 
+# fmt: off
 PRODUCTS = (
     Product(("rain jacket", "raincoat", "waterproof jacket"), 89, ("blue", "red", "green"), 14,
             "light, packs small and keeps you dry all day", waterproof=True, sizes=CLOTHES,
@@ -112,11 +113,13 @@ PRODUCTS = (
     Product(("travel towel", "towel"), 16, ("blue", "pink"), 27,
             "soft, thin and dry again in an hour", plurals=("travel towels", "towels")),
 )
+# fmt: on
 
 CATEGORIES = (
     Category(("jacket", "coat"), ("jackets", "coats"), ("rain jacket", "down jacket", "fleece jacket")),
-    Category(("pair of trousers", "pair of pants"), ("trousers", "pants"),
-             ("hiking trousers", "rain trousers", "shorts")),
+    Category(
+        ("pair of trousers", "pair of pants"), ("trousers", "pants"), ("hiking trousers", "rain trousers", "shorts")
+    ),
     Category(("shirt", "top"), ("shirts", "tops"), ("T-shirt", "wool sweater", "base layer")),
     Category(("pair of shoes", "shoe"), ("shoes", "footwear"), ("hiking boots", "trail shoes", "sandals")),
     Category(("hat",), ("hats", "headwear"), ("beanie", "sun hat")),

@@ -71,7 +71,8 @@ def save(vocab: dict[str, int], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>",
         "clean_up_tokenization_spaces": False, "model_max_length": 1024, "padding_side": "left",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -110,7 +111,9 @@ class Encoder:
                 ids += self.piece(piece)
         return ids
 
-    def chat(self, messages: Sequence[Message], rng: random.Random | None = None, spell: float = 0.0) -> tuple[list[int], list[bool]]:
+    def chat(
+        self, messages: Sequence[Message], rng: random.Random | None = None, spell: float = 0.0
+    ) -> tuple[list[int], list[bool]]:
         """The ids of a whole chat, and which of them are the assistant's to say."""
         ids, spoken = [BOS], [False]
         for message in messages:

@@ -6,7 +6,26 @@ from apps.demo.phrases import Split, belongs, choose, values
 
 VOWELS = "aeiouaeioaeiy"
 CONSONANTS = "bcdfghjklmnprstvwz"
-STARTS = (*CONSONANTS, "br", "ch", "dr", "fr", "gr", "kr", "ph", "sh", "st", "th", "tr", "kh", "zh", "qu", "x", "y", "sl")
+STARTS = (
+    *CONSONANTS,
+    "br",
+    "ch",
+    "dr",
+    "fr",
+    "gr",
+    "kr",
+    "ph",
+    "sh",
+    "st",
+    "th",
+    "tr",
+    "kh",
+    "zh",
+    "qu",
+    "x",
+    "y",
+    "sl",
+)
 ENDS = ("", "", "", "", "n", "r", "s", "l", "m", "k", "t", "th", "ll", "nn", "ck", "tt", "x", "d", "ss", "v")
 ACCENTS = {"a": "áäåã", "e": "éèëê", "i": "íï", "o": "óöøô", "u": "úü", "n": "ñ", "c": "çć", "s": "šś", "z": "ž"}
 EMOJI = "😀😂😍🤔👍👎🔥🎉💩🙏😡😢🏕⛺🥾🧥❤✨🚀🐶🐱🍕"
