@@ -62,10 +62,10 @@ class GatewaySettings:
     max_sessions_per_client: Count = 250
     """Open connections of one address."""
 
-    requests_per_s: Seconds = 200.0
+    requests_per_s: Seconds = 500.0
     """Events that one address may send per second, all its sessions together."""
 
-    requests_burst: Count = 1000
+    requests_burst: Count = 5000
     """Events that it may send at once."""
 
     max_responses: Count = 4

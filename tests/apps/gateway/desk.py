@@ -24,7 +24,7 @@ PARTITION = 3
 
 
 class Desk:
-    """A Realtime session to play with. `told` has every event so far; `turns` and `cancels` what the stages would get."""
+    """A session to play with. `told` has every event so far, `turns` and `cancels` what the stages would get."""
 
     def __init__(self, **changed: Any) -> None:
         self.settings = settings(**changed)
@@ -60,7 +60,9 @@ class Desk:
     def say(self, text: str, **fields: Any) -> list[Event]:
         """Add what a user says."""
         content = [{"type": "input_text", "text": text}]
-        return self.send("conversation.item.create", item={"type": "message", "role": "user", "content": content, **fields})
+        return self.send(
+            "conversation.item.create", item={"type": "message", "role": "user", "content": content, **fields}
+        )
 
     def ask(self, text: str = "hi", **response: Any) -> Turn:
         """Say something and ask for the answer; returns the turn."""
@@ -74,7 +76,9 @@ class Desk:
 
     def finish(self, turn: Turn, **fields: Any) -> list[Event]:
         """The end of an answer comes."""
-        return self.read(Finished(turn.session, turn.turn, **{"status": "completed", "reason": "stop", "usage": USAGE, **fields}))
+        return self.read(
+            Finished(turn.session, turn.turn, **{"status": "completed", "reason": "stop", "usage": USAGE, **fields})
+        )
 
     def answer(self, turn: Turn, text: str = "yes") -> Event:
         """The whole answer comes; returns the response."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import websockets
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -24,7 +26,7 @@ from pipeline.messages import Cancel, Delta, Finished, Message, Turn, Usage
 from pipeline.topics import CONTROL, REPLIES, TURNS
 from tests.apps.gateway.checks import Told
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 MODELS = ("penstock-demo", "penstock-tiny")
 USAGE = Usage(prompt_tokens=7, output_tokens=3, cached_tokens=2)
 
@@ -38,11 +40,12 @@ def echo(turn: Turn) -> Iterable[Message]:
 def spoken(turn: Turn, text: str, **end: Any) -> Iterable[Message]:
     """Answer with `text`, in pieces of a word."""
     at = 0
-    for index, piece in enumerate(text.split(" ")):
-        piece = piece if at == 0 else " " + piece
+    for index, piece in enumerate(re.findall(r"^\S+| \S+", text)):
         yield Delta(turn.session, turn.turn, at=at, text=piece, index=index + 1)
         at += len(piece)
-    yield Finished(turn.session, turn.turn, **{"status": "completed", "reason": "stop", "usage": USAGE, "length": at, **end})
+    yield Finished(
+        turn.session, turn.turn, **{"status": "completed", "reason": "stop", "usage": USAGE, "length": at, **end}
+    )
 
 
 Answering = Callable[[Turn], Iterable[Message]]
@@ -61,13 +64,20 @@ class Stages:
 
     async def say(self, message: Message, reply_to: str | int) -> None:
         """Publish a message to a gateway."""
-        await self.bus.publish(
-            REPLIES.name, REPLIES.encode(message), key=message.session, headers={}, partition=int(reply_to)
-        )
+        value = REPLIES.encode(message)
+        await (await self.bus.publish(REPLIES.name, value, key=message.session, headers={}, partition=int(reply_to)))
+
+    def forget(self) -> None:
+        """Keep nothing of what was read so far."""
+        self.turns.clear()
+        self.headers.clear()
+        self.asked = asyncio.Queue()
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        parts: dict[Part, int | None] = {Part(TURNS.name, n): None for n in range(await self.bus.partitions(TURNS.name))}
+        parts: dict[Part, int | None] = {
+            Part(TURNS.name, n): None for n in range(await self.bus.partitions(TURNS.name))
+        }
         parts[Part(CONTROL.name, 0)] = None
         async with self.bus.reader(parts) as reader:
             self.ready.set()
@@ -130,6 +140,7 @@ async def gateway(
     answer: Answering = echo,
     ready: Callable[[], Awaitable[dict[str, str]]] | None = None,
     static: tuple[StaticMount, ...] = (),
+    patience_s: float = 50.0,
     **changed: Any,
 ) -> AsyncGenerator[Running, None]:
     """Run a gateway and stand-ins for its stages."""
@@ -138,7 +149,7 @@ async def gateway(
     config = settings(**changed)
     app = create_app(bus, config, models=MODELS, ready=ready, static=static, registry=registry)
     address: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(patience_s), asyncio.TaskGroup() as tasks:
         answering = tasks.create_task(stages.run())
         await stages.ready.wait()
         tasks.create_task(serve(app, config, stop=stop, started=lambda *at: address.set_result(at)))
@@ -153,8 +164,8 @@ async def gateway(
 class Client:
     """A Realtime client that checks each event it is told."""
 
-    def __init__(self, socket: websockets.ClientConnection) -> None:
-        self.socket = socket
+    def __init__(self, socket: websockets.ClientConnection, patience_s: float = DEADLINE_S) -> None:
+        self.socket, self._patience = socket, patience_s
         self.told = Told()
 
     async def send(self, kind: str, **fields: Any) -> None:
@@ -167,7 +178,7 @@ class Client:
 
     async def next(self) -> Mapping[str, Any]:
         """Return the next event."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(self._patience):
             return self.told.add(json.loads(await self.socket.recv()))
 
     async def until(self, kind: str) -> Mapping[str, Any]:
@@ -184,14 +195,23 @@ class Client:
         await self.send("response.create", response=response)
         return (await self.until("response.done"))["response"]  # type: ignore[no-any-return]
 
+    async def _drain(self) -> None:
+        while True:
+            await self.next()
+
     async def closed(self) -> tuple[int, str]:
         """Wait for the close; events before it are checked."""
-        try:
-            while True:
-                await self.next()
-        except websockets.ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return closed.rcvd.code, closed.rcvd.reason
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await self._drain()
+        assert closed.value.rcvd is not None
+        return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that nobody tells of."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def user(text: str, **fields: Any) -> dict[str, Any]:
@@ -205,9 +225,11 @@ def text_of(response: Mapping[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def connected(running: Running, query: str = "", **options: Any) -> AsyncGenerator[Client, None]:
+async def connected(
+    running: Running, query: str = "", *, patience_s: float = DEADLINE_S, **options: Any
+) -> AsyncGenerator[Client, None]:
     """Connect a client, which has its session already."""
-    async with websockets.connect(f"{running.ws}/v1/realtime{query}", **options) as socket:
-        client = Client(socket)
+    async with websockets.connect(f"{running.ws}/v1/realtime{query}", open_timeout=patience_s, **options) as socket:
+        client = Client(socket, patience_s)
         assert (await client.next())["type"] == "session.created"
         yield client

@@ -51,6 +51,11 @@ def session(**fields: Any) -> dict[str, Any]:
     return {"type": "session.update", "session": {"type": "realtime", **fields}}
 
 
+def listening(**fields: Any) -> dict[str, Any]:
+    """Return an event that changes how the session listens."""
+    return session(audio={"input": fields})
+
+
 WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     ({}, "missing_required_parameter", "type"),
     ({"type": 7}, "missing_required_parameter", "type"),
@@ -106,8 +111,16 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     (session(tools=[{"type": "function", "name": "f", "parameters": {"maximum": 10**30}}]), "invalid_value", "session"),
     (session(type="transcription"), "audio_not_supported", "session.type"),
     (session(instructions="x" * 70_000), "string_above_max_length", "session.instructions"),
-    (session(audio={"input": {"format": {"type": "audio/pcm", "rate": 8}}}), "invalid_value", "session.audio.input.format.rate"),
-    (session(audio={"input": {"turn_detection": {"type": "psychic"}}}), "invalid_value", "session.audio.input.turn_detection.type"),
+    (
+        session(audio={"input": {"format": {"type": "audio/pcm", "rate": 8}}}),
+        "invalid_value",
+        "session.audio.input.format.rate",
+    ),
+    (
+        session(audio={"input": {"turn_detection": {"type": "psychic"}}}),
+        "invalid_value",
+        "session.audio.input.turn_detection.type",
+    ),
     ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "audio_not_supported", "type"),
     ({"type": "input_audio_buffer.append"}, "missing_required_parameter", "audio"),
     ({"type": "input_audio_buffer.commit"}, "audio_not_supported", "type"),

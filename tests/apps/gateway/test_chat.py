@@ -14,15 +14,17 @@ from apps.gateway.protocols.chat import Chat
 from pipeline.messages import Finished, Message, Problem, Turn
 from tests.apps.gateway.harness import DEADLINE_S, Running, echo, gateway, spoken
 
+Socket = websockets.ClientConnection
+
 
 @asynccontextmanager
-async def chat(running: Running, name: str = "s1", query: str = "") -> AsyncGenerator[websockets.ClientConnection, None]:
+async def chat(running: Running, name: str = "s1", query: str = "") -> AsyncGenerator[Socket, None]:
     """Connect to a chat."""
     async with websockets.connect(f"{running.ws}/chat/{name}{query}") as socket:
         yield socket
 
 
-async def frames(socket: websockets.ClientConnection) -> list[str]:
+async def frames(socket: Socket) -> list[str]:
     """Return the frames up to `<END>`."""
     got: list[str] = []
     async with asyncio.timeout(DEADLINE_S):

@@ -14,13 +14,43 @@ from tests.apps.gateway.desk import Desk
 
 IDS = st.sampled_from(["a", "b", "c", "item_1", "root", "", "resp_x"])
 LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.integers(min_value=2**63) | st.floats(allow_nan=False) | st.text(max_size=20)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=2**63)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
 )
-JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4))
-FIELDS = ["event_id", "item", "session", "response", "item_id", "previous_item_id", "audio", "content_index", "audio_end_ms"]
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+FIELDS = [
+    "event_id",
+    "item",
+    "session",
+    "response",
+    "item_id",
+    "previous_item_id",
+    "audio",
+    "content_index",
+    "audio_end_ms",
+]
 NESTED = st.dictionaries(
     st.sampled_from(
-        ["type", "role", "content", "id", "metadata", "input", "instructions", "audio", "tools", "temperature", "stop", "seed"]
+        [
+            "type",
+            "role",
+            "content",
+            "id",
+            "metadata",
+            "input",
+            "instructions",
+            "audio",
+            "tools",
+            "temperature",
+            "stop",
+            "seed",
+        ]
     ),
     JSON | st.sampled_from(["message", "user", "assistant", "realtime", "function_call"]),
     max_size=6,
@@ -36,7 +66,8 @@ PARTS = st.lists(
     max_size=3,
 )
 ITEM = st.fixed_dictionaries(
-    {"type": st.just("message"), "role": st.sampled_from(["user", "assistant", "system"]), "content": PARTS}, optional={"id": IDS}
+    {"type": st.just("message"), "role": st.sampled_from(["user", "assistant", "system"]), "content": PARTS},
+    optional={"id": IDS},
 )
 SANE = st.one_of(
     st.fixed_dictionaries(
@@ -51,7 +82,9 @@ SANE = st.one_of(
             ),
         },
     ),
-    st.fixed_dictionaries({"type": st.sampled_from(["conversation.item.delete", "conversation.item.retrieve"]), "item_id": IDS}),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["conversation.item.delete", "conversation.item.retrieve"]), "item_id": IDS}
+    ),
     st.fixed_dictionaries({"type": st.just("response.cancel")}, optional={"response_id": IDS}),
     st.fixed_dictionaries({"type": st.just("session.update"), "session": NESTED}),
 )

@@ -10,7 +10,11 @@ async def test_a_conversation_of_several_turns() -> None:
         second = await client.ask("and again")
 
     assert (text_of(first), text_of(second)) == ("You said: hello there", "You said: and again")
-    assert [u.text for u in running.stages.turns[1].conversation] == ["hello there", "You said: hello there", "and again"]
+    assert [u.text for u in running.stages.turns[1].conversation] == [
+        "hello there",
+        "You said: hello there",
+        "and again",
+    ]
     assert client.told.types()[1:] == [*TURN, *TURN]
 
 

@@ -13,6 +13,8 @@ from websockets.exceptions import ConnectionClosedError
 from tests.apps.gateway.checks import Told
 from tests.apps.gateway.harness import DEADLINE_S, Running, gateway
 
+MODEL = "penstock-demo"
+
 
 def sdk(running: Running) -> AsyncOpenAI:
     """Return the SDK's client for this gateway."""
@@ -22,9 +24,15 @@ def sdk(running: Running) -> AsyncOpenAI:
 async def test_openai_sdk_holds_a_conversation() -> None:
     """The unmodified SDK holds a text conversation of several turns, and every event fits its own types."""
     told = Told()
-    async with gateway() as running, sdk(running) as client, client.realtime.connect(model="penstock-demo") as connection:
+    async with (
+        gateway() as running,
+        sdk(running) as client,
+        client.realtime.connect(model="penstock-demo") as connection,
+    ):
         answers = []
-        await connection.session.update(session={"type": "realtime", "instructions": "Be kind.", "output_modalities": ["text"]})
+        await connection.session.update(
+            session={"type": "realtime", "instructions": "Be kind.", "output_modalities": ["text"]}
+        )
         for line in ("hello", "how are you?", "bye"):
             item: Any = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": line}]}
             await connection.conversation.item.create(item=item)
@@ -84,7 +92,7 @@ async def test_agents_sdk_runs_a_session() -> None:
     """The agents SDK's runner, with its defaults for speech, gets its answers in several turns and no error."""
     kinds: list[str] = []
     answers: list[str] = []
-    async with gateway(model_aliases={"gpt-realtime-2": "penstock-demo"}) as running:
+    async with gateway() as running:
         runner = RealtimeRunner(RealtimeAgent(name="A", instructions="Be brief."))
         config: Any = {"api_key": "none", "url": f"{running.ws}/v1/realtime?model=penstock-demo"}
         async with asyncio.timeout(DEADLINE_S), await runner.run(model_config=config) as session:

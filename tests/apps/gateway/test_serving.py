@@ -111,7 +111,10 @@ async def test_pages(tmp_path: Path) -> None:
     async with gateway(static=(StaticMount(tmp_path),)) as running:
         index, widget = await get(running, "/"), await get(running, "/widget.js")
         again = await get(running, "/widget.js", **{"If-None-Match": widget.headers["etag"]})
-        gone = [await get(running, path) for path in ("/nothing", "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt")]
+        gone = [
+            await get(running, path)
+            for path in ("/nothing", "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt")
+        ]
         models = await get(running, "/v1/models")
 
     assert index.headers["content-type"].startswith("text/html")
@@ -199,5 +202,3 @@ async def test_unknown_paths_of_sockets_are_refused() -> None:
     async with gateway() as running:
         with pytest.raises(websockets.InvalidStatus):
             await websockets.connect(f"{running.ws}/v2/realtime")
-
-

@@ -14,7 +14,9 @@ AGENTS_PY: dict[str, Any] = {
     "model": "gpt-realtime-2",
     "instructions": "Be brief.",
     "output_modalities": ["audio"],
-    "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}],
+    "tools": [
+        {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    ],
     "tool_choice": "auto",
     "tracing": "auto",
     "audio": {
@@ -65,7 +67,7 @@ def test_updates_merge_and_null_clears() -> None:
     assert (view["instructions"], view["temperature"], len(view["tools"])) == ("Be brief.", 0.7, 1)
 
     detection = {"type": "server_vad", "threshold": 0.9}
-    cleared = {"type": "realtime", "instructions": "", "tools": [], "temperature": None}
+    cleared: dict[str, Any] = {"type": "realtime", "instructions": "", "tools": [], "temperature": None}
     desk.send("session.update", session={**cleared, "audio": {"input": {"turn_detection": detection}}})
     view = desk.session.config.view
     assert (view["instructions"], view["tools"], view["temperature"]) == ("", [], None)
@@ -82,7 +84,9 @@ def test_an_update_in_mid_conversation_counts_from_the_next_turn() -> None:
     desk = Desk()
     desk.answer(desk.ask("one"))
 
-    desk.send("session.update", session={"type": "realtime", "instructions": "Rhyme.", "seed": 3, "max_output_tokens": 5})
+    desk.send(
+        "session.update", session={"type": "realtime", "instructions": "Rhyme.", "seed": 3, "max_output_tokens": 5}
+    )
     turn = desk.ask("two")
 
     assert [u.text for u in turn.conversation] == ["Rhyme.", "one", "yes", "two"]
@@ -261,11 +265,10 @@ def test_a_long_conversation_forgets_its_oldest_exchanges() -> None:
     """Beyond the bound the oldest exchanges go as wholes; the system's words and the newest stay."""
     desk = Desk(max_conversation_items=6, instructions="Prompt.")
     desk.send("conversation.item.create", item={**user("Rules."), "role": "system"})
-    for number in range(10):
-        turn = desk.ask(f"q{number}")
-        desk.answer(turn, f"a{number}")
+    for number in range(9):
+        desk.answer(desk.ask(f"q{number}"), f"a{number}")
 
-    assert [u.text for u in turn.conversation] == ["Prompt.", "Rules.", "q7", "a7", "q8", "a8", "q9"]
+    assert [u.text for u in desk.ask("q9").conversation] == ["Prompt.", "Rules.", "q7", "a7", "q8", "a8", "q9"]
 
 
 def test_too_much_input_is_refused() -> None:

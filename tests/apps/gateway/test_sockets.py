@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 
 from pipeline.headers import TRACE
 from pipeline.messages import Delta, Message, Turn
-from tests.apps.gateway.harness import DEADLINE_S, Client, Running, connected, gateway, text_of, user
+from tests.apps.gateway.harness import DEADLINE_S, Client, Running, connected, gateway, text_of, until, user
 
 
 def silent(turn: Turn) -> Iterable[Message]:
@@ -176,18 +176,16 @@ async def test_a_client_that_does_not_read_is_closed_and_costs_little() -> None:
         return [Delta(turn.session, turn.turn, at=n * len(piece), text=piece, index=n) for n in range(2000)]
 
     limits: Any = {"send_queue_bytes": 200_000, "send_timeout_s": 0.5}
-    async with gateway(answer=flood, **limits) as running, connected(running) as other:
-        async with connected(running, max_queue=1, close_timeout=0.1) as client:
-            await client.say("flood")
-            await client.send("response.create")
-            await other.say("me too")
-            await other.send("response.create")
-            assert (await other.until("response.output_text.delta"))["delta"] == "hi"
-            async with asyncio.timeout(DEADLINE_S):
-                while running.hub.seats.connected > 1:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+    lazy: Any = {"max_queue": 1, "close_timeout": 0.1}
+    async with gateway(answer=flood, **limits) as up, connected(up) as other, connected(up, **lazy) as slow:
+        await slow.say("flood")
+        await slow.send("response.create")
+        await other.say("me too")
+        await other.send("response.create")
+        assert (await other.until("response.output_text.delta"))["delta"] == "hi"
+        await until(lambda: up.hub.seats.connected == 1)
 
-    assert running.count("send_queue_overflows_total") == 1
+    assert up.count("send_queue_overflows_total") == 1
 
 
 # -- how it ends
@@ -218,6 +216,7 @@ async def test_a_turn_outlives_its_client_for_the_grace_period() -> None:
             turn = await asyncio.wait_for(running.stages.asked.get(), DEADLINE_S)
         assert running.stages.cancels.empty()
         cancel = await asyncio.wait_for(running.stages.cancels.get(), DEADLINE_S)
+        await until(lambda: not len(running.hub.seats))
         async with asyncio.timeout(DEADLINE_S):
             while len(running.hub.seats):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

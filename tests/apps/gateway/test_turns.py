@@ -39,7 +39,7 @@ def test_seeds_differ_unless_given() -> None:
     desk = Desk()
     seeds = []
     for options in ({}, {}, {"seed": 5}):
-        turn = desk.ask(**options)
+        turn = desk.ask("hi", **options)
         seeds.append(turn.sampling.seed)
         desk.answer(turn)
 
@@ -141,7 +141,12 @@ def test_the_end_says_why() -> None:
     assert details[1] == {"type": "incomplete", "reason": "max_output_tokens"}
     assert details[2]["error"]["code"] == "deadline_exceeded"
     assert details[3] == {"type": "cancelled", "reason": "client_cancelled"}
-    assert details[4]["error"] == {"type": "rate_limit_error", "code": "overloaded", "message": "busy", "retry_after": 2.5}
+    assert details[4]["error"] == {
+        "type": "rate_limit_error",
+        "code": "overloaded",
+        "message": "busy",
+        "retry_after": 2.5,
+    }
     assert details[5]["error"]["type"] == "invalid_request_error"
     assert details[6]["error"]["type"] == "server_error"
 
@@ -305,7 +310,9 @@ def test_the_answer_follows_what_it_answers() -> None:
     desk.finish(turn, length=6)
 
     assert [item.text for item in desk.session.conversation] == ["question", "answer", "next question"]
-    assert added[0]["previous_item_id"] == next(e["item"]["id"] for e in desk.told.events if e["type"] == "response.output_item.added")
+    assert added[0]["previous_item_id"] == next(
+        e["item"]["id"] for e in desk.told.events if e["type"] == "response.output_item.added"
+    )
 
 
 def test_an_answer_deleted_while_it_is_written_is_not_kept() -> None:
