@@ -6,7 +6,9 @@ Reads in the order the data flows: clean → merge → window → template → i
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Sequence
+from operator import neg
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import EmptyTurn, PromptTooLong, UnknownModel
@@ -15,12 +17,12 @@ from pipeline.stage import Stage
 from pipeline.topics import TURNS
 from stages.preprocess.text.clean import clean
 from stages.preprocess.text.template import ChatTemplate, encode
-from stages.preprocess.text.window import longest, plausible, starts
+from stages.preprocess.text.window import left, longest, starts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LARGE = 8_192
+LARGE = 4_096
 """Characters from which on a turn is prepared in a thread: they take a millisecond or two."""
 
 SLICE = 16_384
@@ -69,9 +71,12 @@ class TextStage:
         yield await asyncio.to_thread(self._prompt, turn) if size > LARGE else self._prompt(turn)
 
     def _prompt(self, turn: Turn) -> Prompt:
-        system, talk = self._read(turn.conversation)
         reserved = min(turn.sampling.max_output_tokens, self._context // OUTPUT_SHARE)
-        ids = self._fit(system, talk, limit=self._context - max(reserved, 1))
+        limit = self._context - max(reserved, 1)
+        if turn.conversation:
+            self._refuse_hopeless(turn.conversation[-1].text, limit)
+        system, talk = self._read(turn.conversation)
+        ids = self._fit(system, talk, limit=limit)
         return Prompt(turn.session, turn.turn, ids=tuple(ids), sampling=turn.sampling)
 
     def _read(self, conversation: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
@@ -84,19 +89,16 @@ class TextStage:
         return ([Utterance("system", "\n\n".join(orders))] if orders else []), talk
 
     def _fit(self, system: list[Utterance], talk: list[Utterance], *, limit: int) -> list[int]:
-        got = 0
+        begins = starts(talk, chunk=max(1, limit // STEPS))
+        sizes = left(talk, begins)
+        skip = min(bisect_left(sizes, -limit * DENSEST, key=neg), len(begins) - 1)
 
-        def fit(begin: int) -> list[int] | None:
-            nonlocal got
-            ids = self._template.encode([*system, *talk[begin:]])
-            got = len(ids)
-            return ids if got <= limit else None
+        def encode_from(place: int) -> list[int]:
+            return self._template.encode([*system, *talk[begins[skip + place] :]])
 
-        self._refuse_hopeless(talk[-1].text, limit)
-        begins = plausible(talk, starts(talk, chunk=max(1, limit // STEPS)), most=limit * DENSEST)
-        ids = longest(begins, fit)
-        if ids is None:
-            raise PromptTooLong(got=got, limit=limit)
+        ids = longest(sizes[skip:], limit, encode_from)
+        if len(ids) > limit:
+            raise PromptTooLong(got=len(ids), limit=limit)
         return ids
 
     def _refuse_hopeless(self, text: str, limit: int) -> None:
@@ -105,7 +107,7 @@ class TextStage:
             return
         count = 0
         for at in range(0, len(text), SLICE):
-            count += len(encode(self._tokenizer, text[at : at + SLICE])) - 2  # a cut makes two tokens of one
+            count += len(encode(self._tokenizer, clean(text[at : at + SLICE]))) - 2  # a cut makes two tokens of one
             if count > limit:
                 raise PromptTooLong(got=count * len(text) // min(at + SLICE, len(text)), limit=limit)
 

@@ -1,4 +1,4 @@
-"""Choose how much of a conversation to keep. Knows no tokenizer: whether something fits is asked of a function.
+"""Choose how much of a conversation to keep. Knows no tokenizer: it is given a function that encodes.
 
 Where the kept part begins depends only on what stands before it, and moves in steps of `chunk` characters: so for many
 turns in a row the prompt begins alike, and what the engine has cached of it stays good.
@@ -6,12 +6,12 @@ turns in a row the prompt begins alike, and what the engine has cached of it sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import TypeVar
 
 from pipeline.messages import Utterance
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Sized)
 
 
 def starts(talk: Sequence[Utterance], chunk: int) -> list[int]:
@@ -29,23 +29,26 @@ def starts(talk: Sequence[Utterance], chunk: int) -> list[int]:
     return begins if begins[-1] >= last else [*begins, last]
 
 
-def plausible(talk: Sequence[Utterance], begins: Sequence[int], most: int) -> list[int]:
-    """Those of `begins` that leave at most `most` characters, and the last one in any case."""
-    left = [sum(len(utterance.text) for utterance in talk[begin:]) for begin in begins]
-    return [begin for begin, size in zip(begins[:-1], left, strict=False) if size <= most] + [begins[-1]]
+def left(talk: Sequence[Utterance], begins: Sequence[int]) -> list[int]:
+    """How many characters are kept from each of `begins` on."""
+    return [sum(len(utterance.text) for utterance in talk[begin:]) for begin in begins]
 
 
-def longest(begins: Sequence[int], fit: Callable[[int], T | None]) -> T | None:
-    """What `fit` makes of the first of `begins` that fits; None if not even the last does.
+def longest(sizes: Sequence[int], limit: int, encode: Callable[[int], T]) -> T:
+    """The first of the places to begin from which at most `limit` tokens are kept, encoded; else the last one.
 
-    The first is tried at once, since most conversations fit; then the others by halving.
+    `sizes` are what `left` says, and `encode` encodes from the place of that number on. All are tried in effect, few
+    in fact: the first tells how many tokens a character makes, so the search begins near its end.
     """
-    best = fit(begins[0])
-    low, high = 1, len(begins) - 1
-    while best is None and low < high:
-        middle = (low + high) // 2
-        if fit(begins[middle]) is None:
-            low = middle + 1
-        else:
-            high = middle
-    return best if best is not None or len(begins) == 1 else fit(begins[low])
+    kept = encode(0)
+    if len(kept) <= limit or len(sizes) == 1:
+        return kept
+    rate = len(kept) / max(1, sizes[0])
+    at = next((n for n, size in enumerate(sizes) if n and size * rate <= limit), len(sizes) - 1)
+    kept = encode(at)
+    while len(kept) > limit and at + 1 < len(sizes):
+        at += 1
+        kept = encode(at)
+    while len(kept) <= limit and at > 1 and len(earlier := encode(at - 1)) <= limit:
+        at, kept = at - 1, earlier
+    return kept

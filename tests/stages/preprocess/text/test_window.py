@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.messages import Utterance
-from stages.preprocess.text.window import longest, plausible, starts
+from stages.preprocess.text.window import left, longest, starts
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 
@@ -39,15 +39,18 @@ def test_places_stay_when_the_talk_goes_on(sizes: list[int], more: list[int], ch
     assert set(starts(talk, chunk)[:-1]) <= set(starts(longer, chunk))
 
 
-@given(sizes=SIZES, limit=st.integers(0, 300), chunk=st.integers(1, 60), most=st.integers(0, 300))
-def test_longest_that_fits_is_found(sizes: list[int], limit: int, chunk: int, most: int) -> None:
-    """Of the plausible places, the first from which everything fits is found, or none."""
+@given(sizes=SIZES, limit=st.integers(0, 300), chunk=st.integers(1, 60), more=st.integers(0, 40))
+def test_longest_that_fits_is_found(sizes: list[int], limit: int, chunk: int, more: int) -> None:
+    """The first place from which everything fits is found, however unevenly characters make tokens; else the last."""
     talk = talk_of(sizes)
-    begins = plausible(talk, starts(talk, chunk), most)
+    begins = starts(talk, chunk)
+    texts = [range(sum(size * (more if size % 3 else 1) for size in sizes[begin:])) for begin in begins]
+    tried: list[int] = []
 
-    def fit(begin: int) -> int | None:
-        return begin if sum(sizes[begin:]) <= limit else None
+    def encode(place: int) -> range:
+        tried.append(place)
+        return texts[place]
 
-    expected = next((begin for begin in begins if fit(begin) is not None), None)
-    assert longest(begins, fit) == expected
-    assert all(sum(sizes[begin:]) <= most for begin in begins[:-1])
+    expected = next((text for text in texts if len(text) <= limit), texts[-1])
+    assert longest(left(talk, begins), limit, encode) == expected
+    assert len(tried) == len(set(tried))
