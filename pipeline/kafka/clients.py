@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -97,8 +98,10 @@ async def _why(bootstrap: str) -> str:
             _, writer = await asyncio.open_connection(host, int(port))
     except TimeoutError:
         return "no connection within a second"
-    except (OSError, ValueError) as error:
-        return str(error)
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    except ValueError:
+        return "an address is host:port"
     writer.close()
     return "it takes connections, but does not answer as Kafka does; check security_protocol, credentials and load"
 

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 BATCH_BYTES = 128 << 10
 """A full batch makes publishers wait for the request before it, so it is larger than aiokafka's 16 KiB."""
 
-CLOSE_S = 10.0
+FLUSH_S = 10.0
+"""How long a producer that is to end may take to deliver what it has."""
 
 
 class Publisher:
@@ -131,11 +132,11 @@ class Publisher:
             max_request_size=self._settings.max_request_bytes,
         )
 
-    def _retire(self, producer: AIOKafkaProducer, error: BaseException) -> None:
+    def _retire(self, producer: AIOKafkaProducer, error: BaseException, patience_s: float = FLUSH_S) -> None:
         if self._producer is producer:
             log.error("the producer has failed, another takes its place: %s", error)
             self._producer = None
-            self._ending = asyncio.create_task(self._wind_down(producer))
+            self._ending = asyncio.create_task(self._wind_down(producer, patience_s, str(error)))
 
     def expire(self) -> None:
         """Give up what was handed over too long ago, and its producer, so that none of it is written later."""
@@ -143,19 +144,16 @@ class Publisher:
         oldest = next(iter(self._on_the_way.values()), None)
         if oldest is None or self._producer is None or self._loop.time() - oldest < patience:
             return
-        producer, error = self._producer, KafkaTimeoutError(f"no acknowledgement within {patience:g} s")
-        self._retire(producer, error)
-        _give_up(producer, error)
+        self._retire(self._producer, KafkaTimeoutError(f"no acknowledgement within {patience:g} s"), patience_s=0.0)
 
-    async def _wind_down(self, producer: AIOKafkaProducer) -> None:
-        """Let what can still be delivered be delivered."""
+    async def _wind_down(self, producer: AIOKafkaProducer, patience_s: float, why: str) -> None:
+        """Let what can still be delivered be delivered, and give up the rest."""
         try:
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(patience_s):
                 await producer.flush()
         except TimeoutError:
-            left = len(self._on_the_way)
-            log.error("%d records were not acknowledged within %.0f s, and are given up", left, CLOSE_S)
-            _give_up(producer, KafkaTimeoutError(f"no acknowledgement within {CLOSE_S:g} s"))
+            log.error("%d records were not acknowledged, and are given up: %s", len(self._on_the_way), why)
+            await _give_up(producer, KafkaError(why))
         await stop(producer)
 
     async def close(self) -> None:
@@ -163,15 +161,26 @@ class Publisher:
         async with self._starting:
             if self._producer is not None:
                 producer, self._producer = self._producer, None
-                await self._wind_down(producer)
+                await self._wind_down(producer, FLUSH_S, "the program has ended")
             if self._ending is not None:
                 await self._ending
 
 
-def _give_up(producer: AIOKafkaProducer, error: KafkaError) -> None:
-    """Fail all that `producer` has not delivered. It offers no public way to do so."""
-    accumulator = producer._message_accumulator  # noqa: SLF001
+async def _give_up(producer: AIOKafkaProducer, error: KafkaError) -> None:
+    """Fail all that `producer` has not delivered, and let it deliver nothing more. It offers no public way to do so."""
+    sender, accumulator = producer._sender, producer._message_accumulator  # noqa: SLF001
+    tasks = {sender.sender_task, *(task for task in asyncio.all_tasks() if _sends_for(sender, task))}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=FLUSH_S)
     waiting = [batch for batches in accumulator._batches.values() for batch in batches]  # noqa: SLF001
     accumulator.fail_all(error)
     for batch in waiting:
-        batch._drain_waiter.exception()  # noqa: SLF001 (nobody waits for it, and it would be told as never retrieved)
+        if batch._drain_waiter.done():  # noqa: SLF001
+            batch._drain_waiter.exception()  # noqa: SLF001 (nobody waits for it: it would be told as never retrieved)
+
+
+def _sends_for(sender: Any, task: asyncio.Task[Any]) -> bool:
+    """Whether `task` is a request on its way; the sender's own task waits for those before it ends."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and frame.f_code.co_name == "_send_produce_req" and frame.f_locals.get("self") is sender
