@@ -77,8 +77,8 @@ class HealthSettings:
 
     host: str = "127.0.0.1"
     """Address to listen on."""
-    port: Annotated[int, Meta(ge=0, le=65535)] = 9100
-    """Port to listen on; 0 for no such server."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """Port to listen on; 0 is no such server."""
 
 
 @dataclass(frozen=True)

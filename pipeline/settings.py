@@ -173,6 +173,8 @@ def shown(leaf: Leaf, value: object) -> str:
         return "(hidden)" if value else "(none)"
     if isinstance(value, tuple | list | frozenset | set):
         return ",".join(str(item) for item in value) or "(none)"
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={one}" for key, one in value.items()) or "(none)"
     return "(none)" if value is None or value == "" else _PASSWORD_IN_URL.sub(r"\1:(hidden)@", str(value))
 
 

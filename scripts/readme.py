@@ -1,6 +1,7 @@
-"""Write the parts of README.md that are never remembered: the tree, the settings, the numbers.
+"""Write what is never remembered: the README's tree, settings and numbers, and penstock.example.toml.
 
-Each stands between `<!-- name -->` and `<!-- /name -->`. `--check` changes nothing and fails where a part is out of date.
+In the README, each stands between `<!-- name -->` and `<!-- /name -->`. `--check` changes nothing, and fails where one
+is out of date.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 README = ROOT / "README.md"
+EXAMPLE = ROOT / "penstock.example.toml"
 NUMBERS = ROOT / "docs" / "numbers"
 LAYERS = ("pipeline", "stages", "apps")
 AS_ONE = ("apps/demo", "apps/bench", "apps/cli")
 """Packages whose files are not listed one by one."""
 LONGEST_NOTE = 96
+PIECES = 5
 
 
 def tree() -> str:
@@ -74,6 +78,33 @@ def settings() -> str:
     )
 
 
+def example() -> str:
+    """A settings file with everything in it, at its default and commented out."""
+    from apps.settings import Settings
+    from pipeline.settings import described, leaves
+
+    texts = described(Settings)
+    lines = ["# Every setting, at its default. Written by scripts/readme.py."]
+    section = ""
+    for name, leaf in leaves(Settings).items():
+        above, _, key = name.rpartition(".")
+        if above != section:
+            section = above
+            lines += ["", f"[{section}]"]
+        value = "..." if leaf.secret else toml(leaf.default)
+        lines += [*textwrap.wrap(texts[name], 110, initial_indent="# ", subsequent_indent="# "), f"# {key} = {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def toml(value: object) -> str:
+    """A default as TOML; what is not set has no value to show."""
+    if isinstance(value, bool | int | float | str):
+        return json.dumps(value)
+    if isinstance(value, tuple):
+        return json.dumps(list(value))
+    return "{}" if isinstance(value, Mapping) else '""'
+
+
 def numbers() -> str:
     """All figures that were measured, each with the command that measures it again."""
     parts = [render(_read(path)) for name, render in RENDERED.items() if (path := NUMBERS / f"{name}.json").exists()]
@@ -111,13 +142,12 @@ def _overhead(result: dict[str, Any]) -> str:
 
 
 def _sessions(result: dict[str, Any]) -> str:
-    ratio, load = result["ratio"], result["load"]
+    ratio, load, memory = result["ratio"], result["load"], result["resident_mb"]
     return (
-        f"**{load['sessions']} sessions at once** over one gateway, instant engine: all {result['answers']:,} answers came,"
-        f" whole and in order; {result['frames_per_s']:,.0f} frames/s, {ratio['median']:.2f} of what a bare `websockets`"
-        f" server sent in the same run ({ratio['least']:.2f} to {ratio['most']:.2f}); peak memory"
-        f" {result['peak_mb']['after_first_round']:.0f} MB after the first round,"
-        f" {result['peak_mb']['after_last_round']:.0f} MB after the last.\n\n{_source(result)}"
+        f"**{load['sessions']} sessions at once** over one gateway, instant engine: all {result['answers']:,} answers "
+        f"came, whole and in order; {result['frames_per_s']:,.0f} frames/s, {ratio['median']:.2f} of what a bare "
+        f"`websockets` server sent in the same run ({ratio['least']:.2f} to {ratio['most']:.2f}); resident memory "
+        f"{memory[0]:.0f} MB after the first round, {memory[-1]:.0f} MB after the last.\n\n{_source(result)}"
     )
 
 
@@ -133,10 +163,13 @@ PARTS = {"tree": tree, "settings": settings, "numbers": numbers}
 def written(text: str) -> str:
     """`text` with every part made anew."""
     for name, part in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, found = pattern.subn(lambda match, part=part: f"{match[1]}{part()}\n{match[2]}", text)
-        if found != 1:
-            raise SystemExit(f"README.md must hold <!-- {name} --> once, and it does {found} times")
+        pieces = re.split(rf"(<!-- /?{name} -->\n)", text)
+        if len(pieces) != PIECES:
+            raise SystemExit(
+                f"README.md must hold <!-- {name} --> and <!-- /{name} --> once, each on a line of its own"
+            )
+        pieces[2] = f"{part()}\n"
+        text = "".join(pieces)
     return text
 
 
@@ -145,14 +178,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a part is out of date")
     check = parser.parse_args().check
-    before = README.read_text(encoding="utf-8")
-    after = written(before)
-    if check and before != after:
-        Console(stderr=True).print("README.md is out of date: run scripts/readme.py")
-        return 1
-    if not check:
-        README.write_text(after, encoding="utf-8")
-    return 0
+    stale = 0
+    for path, wanted in ((README, written(README.read_text(encoding="utf-8"))), (EXAMPLE, example())):
+        if path.exists() and path.read_text(encoding="utf-8") == wanted:
+            continue
+        if check:
+            Console(stderr=True).print(f"{path.name} is out of date: run scripts/readme.py")
+            stale = 1
+        else:
+            path.write_text(wanted, encoding="utf-8")
+    return stale
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ gateway, the stages, the protocol and the memory bus. Clients and servers share 
 from __future__ import annotations
 
 import asyncio
-import resource
+import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -128,13 +128,13 @@ async def sessions(settings: Settings, load: Load, *, path: Path | None) -> None
     async with MemoryBus() as bus, loaded(model) as parts, piped(bus, parts, settings) as url:
         askers = [await Asker.connected(url) for _ in range(load.sessions)]
         sample = await through_the_pipe(askers, load)
-        memory = [_peak_mb()]
+        memory = [_resident_mb()]
         async with bare(load, sample) as peer:
             await without_the_pipe(peer, load, sample)
             for _ in range(load.rounds):
                 ours.append(await through_the_pipe(askers, load))
                 theirs.append(await without_the_pipe(peer, load, sample))
-                memory.append(_peak_mb())
+                memory.append(_resident_mb())
         for asker in askers:
             await asker.close()
     _tell(load, ours, theirs, memory, path)
@@ -150,7 +150,7 @@ def _tell(load: Load, ours: list[Round], theirs: list[Round], memory: list[float
         "frames_per_s": _median([one.rate for one in ours]),
         "bare_frames_per_s": _median([one.rate for one in theirs]),
         "ratio": {"median": _median(ratios), "least": ratios[0], "most": ratios[-1]},
-        "peak_mb": {"after_first_round": memory[0], "after_last_round": memory[-1]},
+        "resident_mb": memory,
     }
     told(
         result,
@@ -162,7 +162,7 @@ def _tell(load: Load, ours: list[Round], theirs: list[Round], memory: list[float
                 f"{result['bare_frames_per_s']:,.0f} from a bare websockets server in the same run: "
                 f"{_median(ratios):.2f} of it ({ratios[0]:.2f} to {ratios[-1]:.2f})"
             ),
-            f"peak memory {memory[0]:.0f} MB after the first round, {memory[-1]:.0f} MB after the last",
+            f"resident memory after each round: {', '.join(f'{one:.0f}' for one in memory)} MB",
         ],
         path,
     )
@@ -173,5 +173,7 @@ def _median(values: list[float]) -> float:
     return ordered[len(ordered) // 2]
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _resident_mb() -> float:
+    """Memory of this process that is not swapped out."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

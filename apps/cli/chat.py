@@ -27,7 +27,8 @@ def chat(
     """Chat in the terminal. In a pipe, each line is a turn and nothing but the answers is written."""
     options = {"chat.url": url, "chat.session": session, "chat.key": key}
     chosen = settings_of(config, given(sets, options)).chat
-    from apps.chat.terminal import Line, talk
+    from apps.chat.line import Line
+    from apps.chat.terminal import talk
 
     line = Line(chosen.url, key=chosen.key, model=chosen.model, session=chosen.session)
     completed = asyncio.run(talk(line, once=sys.stdin.read().strip() if once == "-" else once))

@@ -39,7 +39,7 @@ TopicPrefix = Annotated[
     str | None, typer.Option("--topic-prefix", help="What the names of all topics begin with.", show_default="none")
 ]
 HealthPort = Annotated[
-    int | None, typer.Option("--health-port", help="Port of /livez, /readyz and /metrics; 0 for none.")
+    int | None, typer.Option("--health-port", help="Port of /livez, /readyz and /metrics.", show_default="none")
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
 
