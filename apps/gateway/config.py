@@ -87,7 +87,7 @@ class SessionConfig:
                 view[name] = value
         if patch.audio is not UNSET:
             view["audio"] = _merged(view["audio"], patch.audio)
-        _encodable(view, "session")
+        _check_size(view, self._settings.max_conversation_bytes)
         self.view = view
 
     def sampling(self, options: Options | None) -> Sampling:
@@ -169,9 +169,11 @@ def _voiced(side: dict[str, Any]) -> dict[str, Any]:
     return {name: defaults.get(name) if value is None else value for name, value in side.items()}
 
 
-def _encodable(view: dict[str, Any], where: str) -> None:
-    """The log takes no integer beyond 64 bits, and nothing nested without end."""
+def _check_size(view: dict[str, Any], most: int) -> None:
+    """The log takes no integer beyond 64 bits, nothing nested without end, and no large record."""
     try:
-        msgspec.msgpack.encode(view)
+        size = len(msgspec.msgpack.encode(view))
     except (OverflowError, RecursionError, ValueError) as error:
-        raise Refusal("invalid_value", f"{where}: {error}", param=where) from None
+        raise Refusal("invalid_value", f"session: {error}", param="session") from None
+    if size > most:
+        raise Refusal("invalid_value", f"the session has {size} bytes; at most {most} are taken", param="session")

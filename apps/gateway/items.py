@@ -11,6 +11,7 @@ from apps.gateway.refusal import Refusal
 from pipeline.messages import Role, Utterance
 
 LONGEST_ID = 256
+MOST_PARTS = 256
 OVERHEAD = 200
 """Bytes that an item counts beside its text."""
 
@@ -48,8 +49,11 @@ def accepted(item: NewItem, *, max_text: int, where: str = "item") -> Item:
     Raises:
         Refusal: it cannot be one.
     """
-    if item.id is not None and not 0 < len(item.id) <= LONGEST_ID:
-        raise Refusal("invalid_value", f"an item's id has 1 to {LONGEST_ID} characters", param=f"{where}.id")
+    for name in ("id", "call_id", "name"):
+        value = getattr(item, name, None)
+        if value is not None and not 0 < len(value) <= LONGEST_ID:
+            why = f"{where}.{name} has 1 to {LONGEST_ID} characters"
+            raise Refusal("invalid_value", why, param=f"{where}.{name}")
     item_id = item.id or new_id("item")
     if isinstance(item, SaidItem):
         made = _said(item_id, item, where)
@@ -90,6 +94,8 @@ def _message(item_id: str, role: str, content: list[dict[str, Any]], status: str
 
 
 def _said(item_id: str, item: SaidItem, where: str) -> Item:
+    if len(item.content) > MOST_PARTS:
+        raise Refusal("invalid_value", f"a message has at most {MOST_PARTS} parts", param=f"{where}.content")
     texts = [_text(part, f"{where}.content[{number}]") for number, part in enumerate(item.content)]
     if not any(text.strip() for text in texts):
         raise Refusal("empty_text", "the message holds no text", param=f"{where}.content")

@@ -7,6 +7,8 @@ from pipeline.errors import PenstockError
 INVALID = "invalid_request_error"
 LIMITED = "rate_limit_error"
 SERVER = "server_error"
+LONGEST = 500
+"""Characters of a message, which may quote what a client sent."""
 
 
 class Refusal(PenstockError):
@@ -26,6 +28,7 @@ class Refusal(PenstockError):
         event_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
+        message = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
         super().__init__(message)
         self.code, self.message, self.param, self.kind = code, message, param, kind
         self.event_id, self.retry_after = event_id, retry_after

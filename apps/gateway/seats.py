@@ -78,7 +78,8 @@ class Seats:
 
     def read(self, place: Place, message: Message) -> Session | None:
         """Give a record to its session; returns that, if it is one of ours."""
-        if (seat := self._seats.get(message.session)) is None:
+        name, _, _ = message.session.partition("/")  # a stage may know no more than the key of what it could not read
+        if (seat := self._seats.get(name)) is None:
             self._metrics.skipped.labels("no such session").inc()
             return None
         told = seat.session.read(place, message)

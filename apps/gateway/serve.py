@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from apps.gateway.connection import RESTART
 from apps.gateway.hub import Hub
 from apps.gateway.settings import GatewaySettings
-from pipeline.errors import AddressInUse
+from pipeline.errors import AddressInUse, SettingsError
 
 BACKLOG = 2048
 UNREAD_MS = 30_000
@@ -75,6 +75,7 @@ def listening(host: str, port: int) -> socket.socket:
 
     Raises:
         AddressInUse: another program does.
+        SettingsError: this machine has no such address, or does not let us listen there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -82,8 +83,7 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(host, port) from error
-        raise
-    taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raise SettingsError("gateway.host", f"cannot listen on {host}:{port}: {error}") from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
     return taken

@@ -103,7 +103,7 @@ class Sockets:
             pump=lambda: self._hub.pump(session),
         )
         self._hub.seats.enter(seat, connection)
-        log.info("session opened", extra={"session": session.id, "protocol": codec.name, "client": client})
+        log.info("session %s opened by %s over %s", session.id, client, codec.name)
         open_now = self._metrics.connections.labels(codec.name)
         open_now.inc()
         try:
@@ -115,13 +115,8 @@ class Sockets:
             self._hub.seats.leave(seat, connection, now)
             code, reason = connection.closed_with
             self._metrics.closes.labels(codec.name, str(code)).inc()
-            facts = {
-                "session": session.id,
-                "code": code,
-                "reason": reason,
-                "seconds": round(now - connection.opened_at, 3),
-            }
-            log.info("session closed", extra=facts)
+            lasted = now - connection.opened_at
+            log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, reason)
 
     def _terms(self, websocket: WebSocket, client: str, model: str) -> Terms:
         trace = websocket.headers.get("traceparent", "")

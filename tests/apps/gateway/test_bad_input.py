@@ -41,6 +41,12 @@ def item(**fields: Any) -> dict[str, Any]:
     return {"type": "conversation.item.create", "item": {**said, **fields}}
 
 
+def function_call(**fields: Any) -> dict[str, Any]:
+    """Return an event that adds a function call with some fields changed."""
+    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+    return {"type": "conversation.item.create", "item": {**call, **fields}}
+
+
 def response(**fields: Any) -> dict[str, Any]:
     """Return an event that asks for a response with some options."""
     return {"type": "response.create", "response": fields}
@@ -74,6 +80,11 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     (item(content=[{"type": "smell", "text": "x"}]), "invalid_value", "item.content[0].type"),
     (item(content=[{"type": "input_audio", "audio": "AAAA"}]), "audio_not_supported", "item.content[0]"),
     (item(content=[{"type": "input_image", "image_url": "data:,"}]), "image_not_supported", "item.content[0]"),
+    (item(content=[{"type": "input_text", "text": "x"}] * 300), "invalid_value", "item.content"),
+    (item(role="x" * 900_000), "invalid_value", "item.role"),
+    (function_call(call_id="x" * 300), "invalid_value", "item.call_id"),
+    (function_call(name=""), "invalid_value", "item.name"),
+    (function_call(arguments="x" * 70_000), "string_above_max_length", "item.arguments"),
     (item(id=""), "invalid_value", "item.id"),
     (item(id="x" * 300), "invalid_value", "item.id"),
     (item(content=[{"type": "input_text", "text": "x" * 70_000}]), "string_above_max_length", "item.content"),
@@ -109,6 +120,7 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     ({"type": "response.cancel", "response_id": "resp_gone"}, "response_cancel_not_active", "response_id"),
     (session(tools=[{"type": 5}]), "invalid_type", "session.tools[0].type"),
     (session(tools=[{"type": "function", "name": "f", "parameters": {"maximum": 10**30}}]), "invalid_value", "session"),
+    (session(tools=[{"type": "function", "name": "f", "description": "x" * 300_000}]), "invalid_value", "session"),
     (session(type="transcription"), "audio_not_supported", "session.type"),
     (session(instructions="x" * 70_000), "string_above_max_length", "session.instructions"),
     (

@@ -10,14 +10,15 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import websockets
+from prometheus_client import CollectorRegistry
 
-from apps.gateway.asgi import StaticMount
-from apps.gateway.serve import listening
+from apps.gateway.asgi import StaticMount, create_app
+from apps.gateway.serve import listening, serve
 from pipeline.bus import Headers
-from pipeline.errors import AddressInUse, BusUnavailable, TopicMissing
+from pipeline.errors import AddressInUse, BusUnavailable, SettingsError, TopicMissing
 from pipeline.memory import MemoryBus
 from pipeline.topics import REPLIES, TURNS
-from tests.apps.gateway.harness import DEADLINE_S, Running, connected, echo, gateway, text_of
+from tests.apps.gateway.harness import DEADLINE_S, Running, connected, echo, gateway, settings, text_of
 from tests.apps.gateway.test_sockets import refused, silent
 
 
@@ -202,3 +203,24 @@ async def test_unknown_paths_of_sockets_are_refused() -> None:
     async with gateway() as running:
         with pytest.raises(websockets.InvalidStatus):
             await websockets.connect(f"{running.ws}/v2/realtime")
+
+
+async def test_a_gateway_whose_reading_fails_ends_loudly() -> None:
+    """An error that nobody foresaw ends the gateway, and says what it was; it does not go on half dead."""
+
+    class Faulty(MemoryBus):
+        async def partitions(self, topic: str) -> int:
+            """Fail as no bus should."""
+            raise ZeroDivisionError
+
+    app = create_app(Faulty(), settings(), models=("m",), registry=CollectorRegistry())
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(serve(app, settings(), stop=asyncio.Event()), DEADLINE_S)
+
+    assert raised.group_contains(ZeroDivisionError)
+
+
+def test_an_address_that_is_not_ours_is_named() -> None:
+    """An address that this machine does not have is told as the setting that it is."""
+    with pytest.raises(SettingsError, match=r"gateway\.host"):
+        listening("192.0.2.1", 0)
