@@ -80,21 +80,31 @@ async def gateway() -> AsyncIterator[FakeGateway]:
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def visit(browser: Browser, gateway: FakeGateway) -> AsyncIterator[Visit]:
-    """Give a function that opens a page as a new visitor; no page may fail, or ask any other host for anything."""
-    visitors: list[Visitor] = []
+async def browse(browser: Browser) -> AsyncIterator[Visit]:
+    """Give a function that opens an address as a new visitor; no page may fail, or ask any other host for anything."""
+    visitors: list[tuple[str, Visitor]] = []
     async with AsyncExitStack() as stack:
 
-        async def visit(path: str = "/", **settings: Any) -> Visitor:
+        async def browse(url: str, **settings: Any) -> Visitor:
             context = await browser.new_context(viewport=settings.pop("viewport", DESKTOP), **settings)
             stack.push_async_callback(context.close)
             visitor = Visitor(await context.new_page())
-            visitors.append(visitor)
-            await visitor.page.goto(path if "://" in path else gateway.url + path)
+            visitors.append((url, visitor))
+            await visitor.page.goto(url)
             return visitor
 
-        yield visit
-        for visitor in visitors:
+        yield browse
+        for url, visitor in visitors:
             assert visitor.errors == []
-            assert visitor.hosts <= {urlsplit(gateway.url).netloc, urlsplit(gateway.elsewhere).netloc}
+            assert visitor.hosts <= {f"{name}:{urlsplit(url).port}" for name in ("127.0.0.1", "localhost")}
             assert not [line for line in visitor.console if "Content Security Policy" in line]
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def visit(browse: Visit, gateway: FakeGateway) -> Visit:
+    """Give a function that opens a page of the fake gateway as a new visitor."""
+
+    async def visit(path: str = "/", **settings: Any) -> Visitor:
+        return await browse(path if "://" in path else gateway.url + path, **settings)
+
+    return visit

@@ -326,7 +326,10 @@ async def test_reload_keeps_the_conversation(gateway: FakeGateway, visit: Visit)
 
     await expect(visitor.answers.nth(1)).to_have_text(HOURS)
     before, after = gateway.sessions
-    assert after.items[:2] == [("user", "My name is Ada"), ("assistant", "I am Fern, the assistant of Fernhill Outdoor.")]
+    assert after.items[:2] == [
+        ("user", "My name is Ada"),
+        ("assistant", "I am Fern, the assistant of Fernhill Outdoor."),
+    ]
     told = [event["item"] for event in after.of("conversation.item.create")]
     assert told[0]["id"] == before.of("conversation.item.create")[0]["item"]["id"]
     assert [item["content"][0]["type"] for item in told] == ["input_text", "output_text", "input_text"]
