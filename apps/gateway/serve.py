@@ -84,6 +84,7 @@ def listening(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(host, port) from error
         raise SettingsError("gateway.host", f"cannot listen on {host}:{port}: {error}") from error
+    taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not see that sockets of ours are TCP
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
     return taken

@@ -224,3 +224,11 @@ def test_an_address_that_is_not_ours_is_named() -> None:
     """An address that this machine does not have is told as the setting that it is."""
     with pytest.raises(SettingsError, match=r"gateway\.host"):
         listening("192.0.2.1", 0)
+
+
+def test_small_frames_leave_at_once() -> None:
+    """The kernel holds nothing back: with Nagle's algorithm each first token would wait some 40 ms."""
+    with listening("127.0.0.1", 0) as taken, socket.create_connection(taken.getsockname()):
+        accepted, _ = taken.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
