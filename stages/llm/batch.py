@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence as Seq
 
 from pipeline.errors import PenstockError
+from stages.llm.drafter import Drafter
 from stages.llm.forward import Work, forward
 from stages.llm.kv import PrefixPool
 from stages.llm.model import LoadedModel
@@ -27,11 +28,14 @@ Outcome = tuple[Sequence, Run | Exception]
 class Batch:
     """The sequences being answered (`running`, at most `most`) and those that wait for a place."""
 
-    def __init__(self, model: LoadedModel, *, most: int, pace: Pace, prefixes: PrefixPool) -> None:
+    def __init__(
+        self, model: LoadedModel, *, most: int, pace: Pace, prefixes: PrefixPool, drafter: Drafter | None = None
+    ) -> None:
         self._model = model
         self._most = most
         self._pace = pace
         self._prefixes = prefixes
+        self._drafter = drafter
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
 
@@ -53,6 +57,7 @@ class Batch:
     def step(self) -> list[Outcome]:
         """Compute some tokens of every running sequence; what has come of it."""
         outcomes = self._admit()
+        self._speculate()
         works = self._plan()
         if works:
             began = time.perf_counter()
@@ -76,19 +81,33 @@ class Batch:
             self.running.append(sequence)
         return ended
 
-    def _plan(self) -> list[Work]:
+    def _plan(self) -> list[Work[Sequence]]:
         """Who computes how much: one token (and its drafts) for each stream, and prompts share what time remains."""
-        streams = [Work(s, s.pending) for s in self.running if s.pending == 1 + len(s.drafts)]
-        prompts = [s for s in self.running if s.pending > 1 + len(s.drafts)]
-        budget = self._pace.budget(streaming=bool(streams))
-        works = list(streams)
+        works = [Work(sequence, sequence.pending) for sequence in self._streams()]
+        prompts = [sequence for sequence in self.running if sequence.pending > sequence.logits]
+        budget = self._pace.budget(streaming=bool(works))
         for left, sequence in zip(range(len(prompts), 0, -1), sorted(prompts, key=_pending), strict=True):
             share = min(sequence.pending, max(1, budget // left))
             budget -= share
             works.append(Work(sequence, share))
         return works
 
-    def _compute(self, works: Seq[Work]) -> list[Outcome]:
+    def _streams(self) -> list[Sequence]:
+        """The sequences whose next token can be chosen in this step."""
+        return [sequence for sequence in self.running if sequence.pending == sequence.logits]
+
+    def _speculate(self) -> None:
+        """Have the draft model guess. Guesses save time and nothing else, so without them all goes on."""
+        if self._drafter is None:
+            return
+        try:
+            self._drafter.follow(self.running)
+            self._drafter.propose(self._streams())
+        except Exception:  # whatever the draft model raises
+            log.exception("the draft model has failed; going on without it")
+            self._drafter = None
+
+    def _compute(self, works: Seq[Work[Sequence]]) -> list[Outcome]:
         """Compute `works` together; if that fails, one by one, so that one sequence's trouble stays its own."""
         try:
             return self._try(works)
@@ -98,18 +117,18 @@ class Batch:
                 return [(works[0].sequence, error)]
             return [outcome for work in works for outcome in self._compute([work])]
 
-    def _try(self, works: Seq[Work]) -> list[Outcome]:
+    def _try(self, works: Seq[Work[Sequence]]) -> list[Outcome]:
         logits = forward(self._model, works)
         choices = [choice for work in works if work.last for choice in work.sequence.choices()]
-        chosen = sample(logits, choices) if choices else []
-        finite = logits.isfinite().any(-1).tolist() if choices else []
+        chosen = sample(logits, choices)
+        finite = logits[range(len(chosen)), chosen].isfinite().tolist()
         outcomes: list[Outcome] = []
         at = 0
         for work in works:
             if not work.last:
                 work.sequence.advance(work.count)
                 continue
-            end = at + len(work.sequence.drafts) + 1
+            end = at + work.sequence.logits
             if all(finite[at:end]):
                 outcomes.append((work.sequence, work.sequence.accept(chosen[at:end], self._model.eos)))
             else:

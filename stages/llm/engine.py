@@ -18,6 +18,7 @@ from typing import Self
 from pipeline.errors import EngineUnavailable, Overloaded
 from pipeline.messages import Prompt
 from stages.llm.batch import Batch, Outcome
+from stages.llm.drafter import Drafter
 from stages.llm.kv import PrefixPool
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
@@ -36,6 +37,7 @@ class TorchEngine:
 
     Args:
         model: Belongs to the engine from now on.
+        draft: A smaller model with the same tokens, which guesses ahead; it changes the speed and not the answers.
         most: Sequences that are computed together; each holds keys and values for up to the model's context.
         queue: Prompts that wait for a place; more are refused.
         prefix_bytes: Memory for what finished turns leave to their sessions' next.
@@ -47,6 +49,7 @@ class TorchEngine:
         self,
         model: LoadedModel,
         *,
+        draft: LoadedModel | None = None,
         most: int = 32,
         queue: int = 256,
         prefix_bytes: int = 256 << 20,
@@ -57,7 +60,13 @@ class TorchEngine:
         self._room = most + queue
         self._most = most
         self._close_s = close_s
-        self._batch = Batch(model, most=most, pace=pace or Pace(), prefixes=PrefixPool(prefix_bytes))
+        self._batch = Batch(
+            model,
+            most=most,
+            pace=pace or Pace(),
+            prefixes=PrefixPool(prefix_bytes),
+            drafter=Drafter(model, draft) if draft else None,
+        )
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
         self._numbers = itertools.count()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,19 +12,50 @@ from torch import Tensor
 from stages.llm.attention import Ragged, Span
 
 if TYPE_CHECKING:
+    from stages.llm.kv import SequenceKV
     from stages.llm.model import LoadedModel
-    from stages.llm.sequence import Sequence
 
 ROWS = 4
 """Rows that every product has at least, and a multiple of which the batch has: with fewer, the library takes another
 path and a row's bits depend on its company."""
 
 
+class Tokens(Protocol):
+    """What the model computes: the target's sequence, or the draft's view of it."""
+
+    @property
+    def kv(self) -> SequenceKV:
+        """Keys and values of the first `computed` tokens."""
+        ...
+
+    @property
+    def computed(self) -> int:
+        """Tokens computed already."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are not."""
+        ...
+
+    @property
+    def logits(self) -> int:
+        """How many of the last positions to choose at."""
+        ...
+
+    def tokens(self, start: int, count: int) -> list[int]:
+        """The ids at these positions."""
+        ...
+
+
+S = TypeVar("S", bound=Tokens)
+
+
 @dataclass(frozen=True, slots=True)
-class Work:
+class Work(Generic[S]):
     """The next `count` tokens of `sequence`."""
 
-    sequence: Sequence
+    sequence: S
     count: int
 
     @property
@@ -33,7 +64,7 @@ class Work:
         return self.count == self.sequence.pending
 
 
-def forward(model: LoadedModel, works: Seq[Work]) -> Tensor:
+def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
     """The logits to choose from, in float32: for each work that is `last`, one row per choice; then padding."""
     ids: list[int] = []
     positions: list[int] = []
@@ -42,10 +73,10 @@ def forward(model: LoadedModel, works: Seq[Work]) -> Tensor:
     for work in works:
         sequence, start = work.sequence, work.sequence.computed
         spans.append(Span(sequence.kv, start, work.count, len(ids)))
-        ids += sequence.tokens(work.count)
+        ids += sequence.tokens(start, work.count)
         positions += range(start, start + work.count)
         if work.last:
-            wanted += range(len(ids) - len(sequence.drafts) - 1, len(ids))
+            wanted += range(len(ids) - sequence.logits, len(ids))
     rows = max(ROWS, -(-len(ids) // ROWS) * ROWS)
     padding = [0] * (rows - len(ids))
     wanted += [wanted[-1] if wanted else 0] * (ROWS - len(wanted))

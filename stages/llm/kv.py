@@ -17,9 +17,14 @@ BLOCK = 64
 
 
 class SequenceKV:
-    """Keys and values by layer, each of shape [KV heads, positions, size]; positions are a multiple of `BLOCK`."""
+    """Keys and values by layer, each of shape [KV heads, positions, size]; positions are a multiple of `BLOCK`.
+
+    `draft` is the same for the draft model, which has computed the first `drafted` tokens.
+    """
 
     def __init__(self) -> None:
+        self.draft: SequenceKV | None = None
+        self.drafted = 0
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
 
@@ -38,7 +43,8 @@ class SequenceKV:
     @property
     def bytes(self) -> int:
         """Memory held."""
-        return sum(store.nbytes for stores in (self._keys, self._values) for store in stores.values())
+        own = sum(store.nbytes for stores in (self._keys, self._values) for store in stores.values())
+        return own + (self.draft.bytes if self.draft else 0)
 
 
 def _grown(known: Tensor | None, like: Tensor, end: int) -> Tensor:
@@ -86,6 +92,7 @@ class PrefixPool:
         if kept is None or not shared:
             return SequenceKV(), 0
         self._drop(scope)
+        kept.kv.drafted = min(kept.kv.drafted, shared)
         return kept.kv, shared
 
     def _drop(self, scope: str) -> None:

@@ -31,6 +31,8 @@ class Choice(NamedTuple):
 
 def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
     """One token id for each row of `logits` ([rows, vocabulary]); rows beyond `choices` are padding."""
+    if not choices:
+        return []
     tokens = logits[: len(choices)].argmax(-1)
     drawn = [row for row, choice in enumerate(choices) if choice.temperature > 0]
     if drawn:

@@ -11,12 +11,16 @@ from stages.llm.sampling import Choice
 from stages.llm.stage import Run
 from stages.stops import StopFinder
 
+LUCK, MEMORY = 0.7, 0.1
+"""How often a draft is expected to be right at first, and how much the latest one counts."""
+
 
 class Sequence:
     """A prompt and its answer so far.
 
     `ids` are certain, `drafts` follow them by guess; the keys and values of the first `computed` are stored. All else
-    can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood.
+    can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood. `luck` is how
+    often drafts were right of late.
     """
 
     def __init__(self, number: int, prompt: Prompt, vocabulary: Vocabulary, *, context: int) -> None:
@@ -28,6 +32,7 @@ class Sequence:
         self.kv = SequenceKV()
         self.computed = 0
         self.cached = 0
+        self.luck = LUCK
         self.finish: FinishReason | None = None
         self._most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
         self._stop = _StopWatch(vocabulary, prompt.sampling.stop) if prompt.sampling.stop else None
@@ -46,19 +51,24 @@ class Sequence:
         """Tokens that the answer may still have."""
         return self._most - len(self.ids)
 
-    def tokens(self, count: int) -> list[int]:
-        """The next `count` to compute."""
-        end = self.computed + count
-        known = self.ids[self.computed : end]
-        return known + self.drafts[max(0, self.computed - len(self.ids)) : max(0, end - len(self.ids))]
+    @property
+    def logits(self) -> int:
+        """Positions to choose at: after the last certain token, and after each draft."""
+        return 1 + len(self.drafts)
+
+    def tokens(self, start: int, count: int) -> list[int]:
+        """The `count` tokens from position `start` on, certain or drafted."""
+        end, certain = start + count, len(self.ids)
+        return self.ids[start:end] + self.drafts[max(0, start - certain) : max(0, end - certain)]
 
     def choices(self) -> list[Choice]:
-        """How to choose the token after the last certain one, and after each draft."""
-        ask, first = self.sampling, len(self.ids)
-        return [
-            Choice(ask.seed, position, ask.temperature, ask.top_p)
-            for position in range(first, first + len(self.drafts) + 1)
-        ]
+        """How to choose at each of the `logits` positions."""
+        return [self.choice(len(self.ids) + ahead) for ahead in range(self.logits)]
+
+    def choice(self, position: int) -> Choice:
+        """How to choose the token at `position`."""
+        ask = self.sampling
+        return Choice(ask.seed, position, ask.temperature, ask.top_p)
 
     def advance(self, count: int) -> None:
         """`count` more were computed, but the last certain one is not yet among them."""
@@ -80,9 +90,12 @@ class Sequence:
             new.append(token)
             self.ids.append(token)
             self.finish = "stop" if self._stops(token) else "length" if len(self.ids) >= self._most else None
+            if guess is not None:
+                self.luck += MEMORY * ((token == guess) - self.luck)
             if self.finish or token != guess:
                 break
             self.computed += 1
+        self.kv.drafted = min(self.kv.drafted, self.computed)
         return Run(tuple(new), self.finish, self.cached)
 
     def _stops(self, token: int) -> bool:
