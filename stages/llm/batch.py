@@ -13,7 +13,7 @@ from collections.abc import Sequence as Seq
 from pipeline.errors import PenstockError
 from stages.llm.drafter import Drafter
 from stages.llm.forward import Work, forward
-from stages.llm.kv import PrefixPool
+from stages.llm.kv import PrefixPool, rounded
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.sampling import sample
@@ -26,13 +26,24 @@ Outcome = tuple[Sequence, Run | Exception]
 
 
 class Batch:
-    """The sequences being answered (`running`, at most `most`) and those that wait for a place."""
+    """The sequences being answered (`running`) and those that wait for a place.
+
+    At most `most` are answered at once, and only as many as find room in `kv_bytes` to their ends, but always one.
+    """
 
     def __init__(
-        self, model: LoadedModel, *, most: int, pace: Pace, prefixes: PrefixPool, drafter: Drafter | None = None
+        self,
+        model: LoadedModel,
+        *,
+        most: int,
+        kv_bytes: int,
+        pace: Pace,
+        prefixes: PrefixPool,
+        drafter: Drafter | None = None,
     ) -> None:
         self._model = model
         self._most = most
+        self._positions = kv_bytes // (model.token_bytes + (drafter.token_bytes if drafter else 0))
         self._pace = pace
         self._prefixes = prefixes
         self._drafter = drafter
@@ -71,15 +82,20 @@ class Batch:
     def _admit(self) -> list[Outcome]:
         """Give waiting sequences places; those that had ended before they came need none."""
         ended: list[Outcome] = []
-        while self.waiting and len(self.running) < self._most:
+        while self.waiting and self._has_room(self.waiting[0]):
             sequence = self.waiting.popleft()
             if sequence.finish is not None:
                 ended.append((sequence, Run((), sequence.finish)))
                 continue
             sequence.kv, sequence.computed = self._prefixes.take(sequence.scope, sequence.ids)
+            sequence.kv.most = sequence.most
             sequence.cached = sequence.computed
             self.running.append(sequence)
         return ended
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        positions = sum(rounded(running.most) for running in self.running) + rounded(sequence.most)
+        return not self.running or (len(self.running) < self._most and positions <= self._positions)
 
     def _plan(self) -> list[Work[Sequence]]:
         """Who computes how much: one token (and its drafts) for each stream, and prompts share what time remains."""

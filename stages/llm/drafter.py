@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 from pipeline.errors import ModelLoadError
-from stages.llm.costs import best_length, measure
+from stages.llm.costs import Costs, best_length, measure
 from stages.llm.forward import Work, forward
 from stages.llm.kv import SequenceKV
 from stages.llm.model import LoadedModel
@@ -36,8 +36,18 @@ class Drafter:
             raise ModelLoadError(draft.name, f"it cannot draft for {model.name!r}: its tokens are different ones")
         self._model, self._draft = model, draft
         self._length = length
-        self._costs = (measure(model), measure(draft)) if length is None else None
+        self._costs: tuple[Costs, Costs] | None = None
         self._steps = 0
+
+    def prepare(self) -> None:
+        """Measure what guessing costs; takes a second. Until then nothing is guessed."""
+        if self._length is None:
+            self._costs = measure(self._model), measure(self._draft)
+
+    @property
+    def token_bytes(self) -> int:
+        """Memory for a token's keys and values."""
+        return self._draft.token_bytes
 
     def follow(self, sequences: Seq[Sequence]) -> None:
         """Compute what the target has computed of prompts, so that guessing can begin at once after them."""
@@ -82,7 +92,7 @@ class View:
     def kv(self) -> SequenceKV:
         """The draft's own, kept with the target's."""
         if self.sequence.kv.draft is None:
-            self.sequence.kv.draft = SequenceKV()
+            self.sequence.kv.draft = SequenceKV(self.sequence.most)
         return self.sequence.kv.draft
 
     @property

@@ -38,7 +38,8 @@ class TorchEngine:
     Args:
         model: Belongs to the engine from now on.
         draft: A smaller model with the same tokens, which guesses ahead; it changes the speed and not the answers.
-        most: Sequences that are computed together; each holds keys and values for up to the model's context.
+        most: Sequences that are computed together.
+        kv_bytes: Memory for the keys and values of running sequences; those without room wait.
         queue: Prompts that wait for a place; more are refused.
         prefix_bytes: Memory for what finished turns leave to their sessions' next.
         pace: How much of a prompt a step computes.
@@ -51,6 +52,7 @@ class TorchEngine:
         *,
         draft: LoadedModel | None = None,
         most: int = 32,
+        kv_bytes: int = 4 << 30,
         queue: int = 256,
         prefix_bytes: int = 256 << 20,
         pace: Pace | None = None,
@@ -60,12 +62,14 @@ class TorchEngine:
         self._room = most + queue
         self._most = most
         self._close_s = close_s
+        self._drafter = Drafter(model, draft) if draft else None
         self._batch = Batch(
             model,
             most=most,
+            kv_bytes=kv_bytes,
             pace=pace or Pace(),
             prefixes=PrefixPool(prefix_bytes),
-            drafter=Drafter(model, draft) if draft else None,
+            drafter=self._drafter,
         )
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
@@ -122,6 +126,8 @@ class TorchEngine:
     def _live(self) -> None:
         """What the thread does until it is told to end."""
         try:
+            if self._drafter:
+                self._drafter.prepare()
             while self._follow_orders():
                 self.busy_since = time.monotonic()
                 outcomes = self._batch.step()

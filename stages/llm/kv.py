@@ -19,10 +19,11 @@ BLOCK = 64
 class SequenceKV:
     """Keys and values by layer, each of shape [KV heads, positions, size]; positions are a multiple of `BLOCK`.
 
-    `draft` is the same for the draft model, which has computed the first `drafted` tokens.
+    `draft` is the same for the draft model, which has computed the first `drafted` tokens. `most` positions will do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
         self.draft: SequenceKV | None = None
         self.drafted = 0
         self._keys: dict[int, Tensor] = {}
@@ -35,7 +36,7 @@ class SequenceKV:
         for store, new in ((self._keys, keys), (self._values, values)):
             known = store.get(layer)
             if known is None or known.shape[1] < end:
-                known = store[layer] = _grown(known, new, end)
+                known = store[layer] = _grown(known, new, end, self.most)
             known[:, start:end] = new
             stores.append(known)
         return stores[0], stores[1]
@@ -47,10 +48,15 @@ class SequenceKV:
         return own + (self.draft.bytes if self.draft else 0)
 
 
-def _grown(known: Tensor | None, like: Tensor, end: int) -> Tensor:
+def rounded(positions: int) -> int:
+    """In whole blocks."""
+    return -(-positions // BLOCK) * BLOCK
+
+
+def _grown(known: Tensor | None, like: Tensor, end: int, most: int | None) -> Tensor:
     """A store for at least `end` positions, twice the `known` one. Zeros: what is masked must still be a number."""
     held = 0 if known is None else known.shape[1]
-    size = -(-max(end, 2 * held) // BLOCK) * BLOCK
+    size = rounded(max(end, 2 * held if most is None else min(2 * held, most)))
     grown = like.new_zeros((like.shape[0], size, like.shape[2]))
     if known is not None:
         grown[:, :held] = known

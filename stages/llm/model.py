@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ class LoadedModel:
     """A causal LM with our attention, and what belongs to it.
 
     `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
-    this precision from all others.
+    this precision from all others, `token_bytes` is the memory for a token's keys and values.
     """
 
     name: str
@@ -38,6 +38,7 @@ class LoadedModel:
     context: int
     eos: frozenset[int]
     fingerprint: str
+    token_bytes: int = 1
 
 
 def load_model(
@@ -82,7 +83,7 @@ def load_model(
     _check_vocabulary(model)
     from stages.llm.probe import probe
 
-    probe(model)
+    model = replace(model, token_bytes=probe(model))
     tell("ready", 1.0)
     return model
 

@@ -9,6 +9,7 @@ from pipeline.errors import ModelLoadError
 from pipeline.messages import Prompt
 from stages.llm import attention
 from stages.llm.forward import Work, forward
+from stages.llm.kv import rounded
 from stages.llm.model import LoadedModel
 from stages.llm.sequence import Sequence
 from stages.tokens import brief
@@ -17,8 +18,8 @@ TOKENS = 13
 """Of two different texts: one computed at once, the other in two pieces, beside each other."""
 
 
-def probe(model: LoadedModel) -> None:
-    """Switch `model` to our attention, and see that it answers as before.
+def probe(model: LoadedModel) -> int:
+    """Switch `model` to our attention, and see that it answers as before. The bytes of a token's keys and values.
 
     Raises:
         ModelLoadError: its kind of model needs more than the engine computes, or its weights are no numbers.
@@ -29,7 +30,7 @@ def probe(model: LoadedModel) -> None:
             expected = torch.stack([_alone(model, text) for text in texts])
             attention.register()
             model.network.set_attn_implementation(attention.NAME)
-            got = _together(model, texts)
+            got, token_bytes = _together(model, texts)
     except Exception as error:
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: {brief(error)}") from error
     if not expected.isfinite().all():
@@ -37,6 +38,7 @@ def probe(model: LoadedModel) -> None:
     tolerance = 1e-3 if expected.dtype == model.network.dtype else 5e-2
     if (got - expected).abs().max() > tolerance * expected.abs().max():
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: it needs more than plain attention")
+    return token_bytes
 
 
 def _text(model: LoadedModel, stride: int) -> list[int]:
@@ -51,15 +53,18 @@ def _alone(model: LoadedModel, text: list[int]) -> Tensor:
     return logits.float()
 
 
-def _together(model: LoadedModel, texts: list[list[int]]) -> Tensor:
-    """The last logits of both texts, [2, vocabulary], as the engine computes them."""
+def _together(model: LoadedModel, texts: list[list[int]]) -> tuple[Tensor, int]:
+    """The last logits of both texts, [2, vocabulary], as the engine computes them, and the bytes a token took."""
     one, other = (
         Sequence(n, Prompt("", "", tuple(text)), model.vocabulary, context=10**9) for n, text in enumerate(texts)
     )
     head = len(texts[0]) // 2
     forward(model, [Work(one, head)])
     one.advance(head)
-    return forward(model, [Work(one, one.pending), Work(other, other.pending)])[:2]
+    logits = forward(model, [Work(one, one.pending), Work(other, other.pending)])[:2]
+    if not one.kv.bytes:
+        raise NotImplementedError("its layers do not ask for attention")
+    return logits, one.kv.bytes // rounded(len(texts[0]))
 
 
 def _kind(model: LoadedModel) -> str:

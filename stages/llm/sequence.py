@@ -20,7 +20,7 @@ class Sequence:
 
     `ids` are certain, `drafts` follow them by guess; the keys and values of the first `computed` are stored. All else
     can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood. `luck` is how
-    often drafts were right of late.
+    often drafts were right of late, `most` the number of tokens at which the answer ends.
     """
 
     def __init__(self, number: int, prompt: Prompt, vocabulary: Vocabulary, *, context: int) -> None:
@@ -34,11 +34,11 @@ class Sequence:
         self.cached = 0
         self.luck = LUCK
         self.finish: FinishReason | None = None
-        self._most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
+        self.most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
         self._stop = _StopWatch(vocabulary, prompt.sampling.stop) if prompt.sampling.stop else None
         if any(self._stops(token) for token in prompt.emitted):
             self.finish = "stop"
-        elif len(self.ids) >= self._most:
+        elif len(self.ids) >= self.most:
             self.finish = "length"
 
     @property
@@ -49,7 +49,7 @@ class Sequence:
     @property
     def room(self) -> int:
         """Tokens that the answer may still have."""
-        return self._most - len(self.ids)
+        return self.most - len(self.ids)
 
     @property
     def logits(self) -> int:
@@ -89,7 +89,7 @@ class Sequence:
                 break
             new.append(token)
             self.ids.append(token)
-            self.finish = "stop" if self._stops(token) else "length" if len(self.ids) >= self._most else None
+            self.finish = "stop" if self._stops(token) else "length" if len(self.ids) >= self.most else None
             if guess is not None:
                 self.luck += MEMORY * ((token == guess) - self.luck)
             if self.finish or token != guess:

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import EngineUnavailable, Overloaded, PenstockError
 from pipeline.messages import Prompt
 from stages.llm import forward as forward_module
+from stages.llm.batch import Batch, Outcome
 from stages.llm.engine import TorchEngine
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
@@ -152,6 +153,29 @@ async def test_more_than_the_queue_holds_is_refused(model: LoadedModel) -> None:
         await asyncio.gather(*tasks)
 
     assert refusal.value.retry_after > 0
+
+
+async def test_memory_bounds_how_many_run_at_once(model: LoadedModel) -> None:
+    """Sequences without room for their keys and values wait, and all are answered; one always runs."""
+    prompts = [make_prompt(some_ids(100, n), session=f"s{n}", max_output_tokens=28) for n in range(5)]
+
+    for sequences in (0, 2):
+        async with TorchEngine(model, kv_bytes=sequences * 128 * model.token_bytes) as engine:
+            most = 0
+            step = engine._batch.step
+
+            def watching(batch: Batch = engine._batch, step: Callable[[], list[Outcome]] = step) -> list[Outcome]:
+                nonlocal most
+                outcomes = step()
+                most = max(most, len(batch.running))
+                return outcomes
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(engine._batch, "step", watching)
+                answers = await asyncio.gather(*(answer(engine, prompt) for prompt in prompts))
+
+        assert [(ids, finish) for ids, finish, _ in answers] == [reference(model, prompt) for prompt in prompts]
+        assert most == max(1, sequences)
 
 
 async def test_trouble_of_one_sequence_stays_its_own(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:

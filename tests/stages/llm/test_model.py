@@ -185,6 +185,12 @@ def test_fingerprint_tells_weights_apart(original: Path, folder: Path) -> None:
     assert load_model(original, device="cpu", dtype="bfloat16").fingerprint != one
 
 
+def test_memory_for_a_token_is_known(original: Path) -> None:
+    """The bytes of a token's keys and values: layers x (keys + values) x heads x size x bytes of a number."""
+    assert load_model(original, device="cpu").token_bytes == 2 * 2 * 2 * 12 * 4
+    assert load_model(original, device="cpu", dtype="bfloat16").token_bytes == 2 * 2 * 2 * 12 * 2
+
+
 def test_context_can_be_made_smaller_but_not_larger(original: Path) -> None:
     """A context within the model's positions is taken, a larger one refused."""
     assert load_model(original, device="cpu", context=100).context == 100
