@@ -48,6 +48,7 @@ def create_app(
         routes=[
             WebSocketRoute("/v1/realtime", sockets.realtime),
             WebSocketRoute("/chat/{session:path}", sockets.chat),
+            WebSocketRoute("/{path:path}", sockets.nowhere),
             *http_routes(hub, bus, models, ready, registry),
             *static_routes(static),
         ],

@@ -120,7 +120,7 @@ class Connection:
             command = self._codec.receive(frame)
         except Unreadable as refusal:
             self._metrics.errors.labels(refusal.code).inc()
-            self._send_soon(self._codec.complaint(refusal))
+            self._send_soon(self._codec.complaint(self._take() or refusal))
             return
         except Refusal as refusal:
             self._session.refuse(self._take() or refusal)

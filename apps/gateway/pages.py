@@ -98,6 +98,14 @@ def http_routes(
         error = {"type": "invalid_request_error", "code": "model_not_found", "message": message, "param": "model"}
         return JSONResponse({"error": error}, 404)
 
+    async def elsewhere(request: Request) -> Response:
+        if request.url.path in ("/v1/realtime", "/v1/realtime/"):
+            message, status = "connect with a WebSocket", 426
+        else:
+            message, status = f"there is nothing at {request.method} {request.url.path}", 404
+        error = {"type": "invalid_request_error", "code": "unknown_url", "message": message, "param": None}
+        return JSONResponse({"error": error}, status)
+
     async def livez(_: Request) -> Response:
         return PlainTextResponse("alive\n")
 
@@ -111,6 +119,7 @@ def http_routes(
     return [
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", one_model),
+        Route("/v1/{path:path}", elsewhere, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/metrics", metrics),

@@ -182,19 +182,30 @@ class Session:
         self.turns.start(answer, turn, acknowledgement, self.terms.trace or new_trace())
 
     def _context(self, options: c.ResponseOptions) -> tuple[Utterance, ...]:
-        """What the model is told: the system prompt, then the conversation or what the client put in its place."""
+        """What the model is told: the system prompt, then the conversation or what the client put in its place.
+
+        Where the last word is not the user's, the response's own instructions are what is to be answered: that is how
+        clients let an assistant speak first.
+        """
+        said = self.conversation.utterances() if options.input is None else self._input(options.input)
+        own = options.instructions
+        if isinstance(own, str) and own.strip() and (not said or said[-1].role != "user"):
+            return self._system(None) + said + (Utterance("user", own),)
+        return self._system(options) + said
+
+    def _system(self, options: c.ResponseOptions | None) -> tuple[Utterance, ...]:
         instructions = self.config.instructions(options)
-        system = (Utterance("system", instructions),) if instructions.strip() else ()
-        if options.input is None:
-            return system + self.conversation.utterances()
+        return (Utterance("system", instructions),) if instructions.strip() else ()
+
+    def _input(self, given: list[c.NewItem | c.ReferenceItem]) -> tuple[Utterance, ...]:
         most = self.settings.max_text_bytes
-        items = [self._input(item, f"response.input[{n}]", most) for n, item in enumerate(options.input)]
+        items = [self._item(item, f"response.input[{n}]", most) for n, item in enumerate(given)]
         if (size := sum(item.size for item in items)) > self.settings.max_conversation_bytes:
             why = f"the input has {size} bytes; at most {self.settings.max_conversation_bytes} are taken"
             raise Refusal("string_above_max_length", why, param="response.input")
-        return system + tuple(item.utterance for item in items if item.text)
+        return tuple(item.utterance for item in items if item.text)
 
-    def _input(self, item: c.NewItem | c.ReferenceItem, where: str, max_text: int) -> Item:
+    def _item(self, item: c.NewItem | c.ReferenceItem, where: str, max_text: int) -> Item:
         if not isinstance(item, c.ReferenceItem):
             return accepted(item, max_text=max_text, where=where)
         if (known := self.conversation.get(item.id)) is None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 
 from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from apps.gateway.connection import TOO_MUCH, Codec, Connection
 from apps.gateway.hub import Hub
@@ -136,6 +136,10 @@ class Sockets:
             raise Refusal(unknown.code, str(unknown), param=unknown.param)
         return self._models[asked]
 
+    async def nowhere(self, websocket: WebSocket) -> None:
+        """Any other path."""
+        await self._deny(websocket, Refusal("unknown_url", f"there is no socket at {websocket.url.path}"))
+
     # -- who comes in
 
     @contextlib.asynccontextmanager
@@ -146,11 +150,14 @@ class Sockets:
             self._check(websocket)
             self._limits.admit(client)
         except Refusal as refusal:
-            await self._deny(websocket, refusal)
+            with contextlib.suppress(WebSocketDisconnect):
+                await self._deny(websocket, refusal)
             yield None
             return
         try:
             yield client
+        except WebSocketDisconnect:
+            log.debug("a client left during the handshake")
         finally:
             self._limits.release(client)
 
@@ -165,7 +172,7 @@ class Sockets:
     async def _deny(self, websocket: WebSocket, refusal: Refusal) -> None:
         """Answer the handshake with plain HTTP."""
         self._metrics.refused.labels(refusal.code).inc()
-        statuses = {"origin_not_allowed": 403, "rate_limit_exceeded": 429}
+        statuses = {"origin_not_allowed": 403, "unknown_url": 404, "rate_limit_exceeded": 429}
         wait = {"Retry-After": str(round(refusal.retry_after or 1))} if refusal.kind == LIMITED else {}
         error = {"type": refusal.kind, "code": refusal.code, "message": refusal.message}
         await websocket.send_denial_response(

@@ -109,7 +109,7 @@ def stage(desk: Desk, turn: Turn, what: str, said: dict[str, int]) -> None:
         desk.finish(turn, status=status, length=at if what == "done" else None)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_nothing_ends_the_session(steps: list[Any]) -> None:
     """Any frames and any records in any order: no exception, only valid events, and every turn gets its one end."""
@@ -130,7 +130,7 @@ def test_nothing_ends_the_session(steps: list[Any]) -> None:
     assert len(desk.session.turns) == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), max_size=20))
 def test_text_is_seen_once_and_in_order(cuts: list[tuple[int, int]]) -> None:
     """However an answer is cut and repeated, the client sees its beginning without a gap or a repetition."""

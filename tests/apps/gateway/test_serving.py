@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-import websockets
 from prometheus_client import CollectorRegistry
 
 from apps.gateway.asgi import StaticMount, create_app
@@ -198,11 +197,15 @@ async def test_draining_has_an_end() -> None:
         assert (await client.closed())[0] == 1012
 
 
-async def test_unknown_paths_of_sockets_are_refused() -> None:
-    """A socket that asks for what is not there gets no handshake."""
-    async with gateway() as running:
-        with pytest.raises(websockets.InvalidStatus):
-            await websockets.connect(f"{running.ws}/v2/realtime")
+async def test_unknown_addresses_are_refused_in_words(tmp_path: Path) -> None:
+    """Neither a socket nor a request gets lost among the pages: both are told that there is nothing."""
+    async with gateway(static=(StaticMount(tmp_path),)) as running:
+        status, error = await refused(running, "/v2/realtime")
+        plain, unknown = await get(running, "/v1/realtime"), await get(running, "/v1/chat/completions")
+
+    assert (status, error["code"]) == (404, "unknown_url")
+    assert (plain.status_code, unknown.status_code) == (426, 404)
+    assert unknown.json()["error"]["message"] == "there is nothing at GET /v1/chat/completions"
 
 
 async def test_a_gateway_whose_reading_fails_ends_loudly() -> None:

@@ -106,6 +106,19 @@ def test_a_response_may_override_the_session() -> None:
     assert (second.conversation[0].text, second.sampling.max_output_tokens) == ("Be kind.", 100)
 
 
+def test_an_assistant_may_speak_first() -> None:
+    """Where nothing from the user waits for an answer, the response's own instructions are what is answered."""
+    desk = Desk(instructions="Be kind.")
+
+    desk.send("response.create", response={"instructions": "Greet the user."})
+    greeting = desk.turns[-1]
+    desk.answer(greeting, "Hello!")
+    desk.send("response.create", response={"instructions": "Ask for the name."})
+
+    assert [(u.role, u.text) for u in greeting.conversation] == [("system", "Be kind."), ("user", "Greet the user.")]
+    assert [u.text for u in desk.turns[-1].conversation] == ["Be kind.", "Hello!", "Ask for the name."]
+
+
 def test_metadata_and_limits_are_echoed() -> None:
     """`response.created` shows the metadata, the limits of the client follow, and `response.done` repeats it."""
     desk = Desk()
