@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
-from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -31,6 +30,9 @@ BATCH_BYTES = 128 << 10
 FLUSH_S = 10.0
 """How long a producer that is to end may take to deliver what it has."""
 
+_Sent = tuple[float, "Future[int]", AIOKafkaProducer, str, int]
+"""When a record was handed over (on the loop's clock), its caller's future, its producer, topic and size in bytes."""
+
 
 class Publisher:
     """Hands records to a producer.
@@ -44,8 +46,10 @@ class Publisher:
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
-        self._slots = asyncio.Semaphore(settings.publish_window)
-        self._on_the_way: dict[Future[int], float] = {}
+        self._taken = 0
+        self._freed = asyncio.Event()
+        self._on_the_way: dict[Future[Any], _Sent] = {}
+        self._settled = self._settle
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
@@ -54,42 +58,50 @@ class Publisher:
 
     async def send(self, part: Part, key: bytes, value: bytes, headers: Headers) -> Future[int]:
         """Hand a record over; see `Bus.publish`."""
-        if self._slots.locked():
+        if self._taken >= self._settings.publish_window:
             await self._room()
-        else:
-            await self._slots.acquire()
+        self._taken += 1
         raw = [(name, text.encode()) for name, text in headers.items()]
+        producer = self._producer
         try:
-            producer = self._producer or await self._ready()
+            if producer is None:
+                producer = await self._ready()
             sent = await producer.send(self._settings.topic_prefix + part.topic, value, key, part.number, headers=raw)
-        except BaseException as error:
-            self._slots.release()
-            if not isinstance(error, KafkaError):
-                raise
-            if isinstance(error, MessageSizeTooLargeError):
-                size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, raw)
-                raise MessageTooLarge(part.topic, size=size, limit=self._settings.max_request_bytes) from None
-            raise self._refused(part.topic, error) from error
+        except MessageSizeTooLargeError:
+            self._release()
+            size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, raw)
+            raise MessageTooLarge(part.topic, size=size, limit=self._settings.max_request_bytes) from None
+        except KafkaError as error:
+            self._release()
+            raise self._refused(producer, part.topic, error) from error
+        except BaseException:
+            self._release()
+            raise
         offset: Future[int] = self._loop.create_future()
-        self._on_the_way[offset] = self._loop.time()
-        sent.add_done_callback(partial(self._settle, producer, part.topic, len(value), offset))
+        self._on_the_way[sent] = (self._loop.time(), offset, producer, part.topic, len(value))
+        sent.add_done_callback(self._settled)
         return offset
 
     async def _room(self) -> None:
-        """Wait for a slot."""
+        """Wait until fewer are on their way than may be (a semaphore would cost as much as the rest of `send`)."""
         patience = self._settings.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(patience):
-                await self._slots.acquire()
+                while self._taken >= self._settings.publish_window:
+                    self._freed.clear()
+                    await self._freed.wait()
         except TimeoutError:
-            why = f"{len(self._on_the_way)} records are on their way, and none was acknowledged for {patience:g} s"
+            why = f"{self._taken} records are on their way, and none was acknowledged for {patience:g} s"
             raise BusUnavailable(self._settings.bootstrap, why) from None
 
-    def _settle(
-        self, producer: AIOKafkaProducer, topic: str, size: int, offset: Future[int], sent: Future[Any]
-    ) -> None:
-        self._slots.release()
-        self._on_the_way.pop(offset, None)
+    def _release(self) -> None:
+        self._taken -= 1
+        self._freed.set()
+
+    def _settle(self, sent: Future[Any]) -> None:
+        """Kafka has acknowledged a record, or will not."""
+        self._release()
+        _, offset, producer, topic, size = self._on_the_way.pop(sent)
         error = sent.exception()
         if error is not None:
             self._retire(producer, error)
@@ -99,24 +111,24 @@ class Publisher:
             offset.set_result(sent.result().offset)
             return
         if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-            error = MessageTooLarge(topic, size=size, limit=self._settings.max_request_bytes)
-        elif not isinstance(error, PenstockError):
-            error = BusUnavailable(self._settings.bootstrap, str(error))
-        offset.set_exception(error)
+            offset.set_exception(MessageTooLarge(topic, size=size, limit=self._settings.max_request_bytes))
+        else:
+            offset.set_exception(BusUnavailable(self._settings.bootstrap, str(error)))
         offset.exception()  # retrieved: whoever hands over and never asks shall cause no noise
 
-    def _refused(self, topic: str, error: KafkaError) -> PenstockError:
+    def _refused(self, producer: AIOKafkaProducer, topic: str, error: KafkaError) -> PenstockError:
+        """Why a record could not even be handed over."""
         if isinstance(error, UnknownTopicOrPartitionError):
             return TopicMissing(topic)
-        if not isinstance(error, KafkaTimeoutError) and self._producer is not None:
-            self._retire(self._producer, error)
+        if not isinstance(error, KafkaTimeoutError):
+            self._retire(producer, error)
         return BusUnavailable(self._settings.bootstrap, str(error))
 
     async def _ready(self) -> AIOKafkaProducer:
         """The producer; a new one if there is none. One caller starts it, and the others wait."""
         async with self._starting:
             if self._ending is not None:
-                await self._ending  # what was handed over before must not be overtaken
+                await asyncio.wait([self._ending])  # what was handed over before must not be overtaken
                 self._ending = None
             if self._producer is None:
                 self._producer = await connected(self._build, self._settings)
@@ -142,7 +154,7 @@ class Publisher:
         """Give up what was handed over too long ago, and its producer, so that none of it is written later."""
         patience = self._settings.delivery_timeout_ms / 1000
         oldest = next(iter(self._on_the_way.values()), None)
-        if oldest is None or self._producer is None or self._loop.time() - oldest < patience:
+        if oldest is None or self._producer is None or self._loop.time() - oldest[0] < patience:
             return
         self._retire(self._producer, KafkaTimeoutError(f"no acknowledgement within {patience:g} s"), patience_s=0.0)
 
@@ -163,7 +175,7 @@ class Publisher:
                 producer, self._producer = self._producer, None
                 await self._wind_down(producer, FLUSH_S, "the program has ended")
             if self._ending is not None:
-                await self._ending
+                await asyncio.wait([self._ending])
 
 
 async def _give_up(producer: AIOKafkaProducer, error: KafkaError) -> None:

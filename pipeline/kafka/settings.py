@@ -38,7 +38,7 @@ class KafkaSettings:
     """File of that certificate's private key."""
     max_request_bytes: Positive = 1 << 20
     """Bytes of the largest record, with its key, headers and some 80 bytes of frame."""
-    publish_window: Positive = 10_000
+    publish_window: Positive = 2_000
     """Records that may be on their way at once before publishers wait."""
     group_instance_id: str | None = None
     """Identity of a static group member, which outlives the process: a successor under the same identity gets the
