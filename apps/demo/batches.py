@@ -33,8 +33,8 @@ class Batch(NamedTuple):
 def recipe(progress: float) -> Recipe:
     """Much to copy at first, little noise in the last tenth."""
     if progress > 0.88:
-        return Recipe(0.35, 0.015, 0.0)
-    return Recipe(0.75, 0.03, max(0.1, 1 - 3 * progress))
+        return Recipe(0.35, 0.015, 0.3)
+    return Recipe(0.7, 0.03, max(0.45, 1 - 3 * progress))
 
 
 def messages(rng: random.Random, how: Recipe) -> list[Message]:

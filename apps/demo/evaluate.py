@@ -1,8 +1,10 @@
 """Check the demo models: `python -m apps.demo.evaluate`, and `--free` for the freely typed questions.
 
-A reply is right if it is, word for word, one of the right answers of that turn: facts, names and
-numbers included. The test file was frozen before the first training run; its phrasings and values
-(names, order numbers, topics) are held out by hash. In dialogues the model sees its own replies.
+A reply is right if it is one of the right answers of that turn, letter for letter: facts, names and
+numbers included. Only two things do not matter: a `Hello!` in front, and which of the friendly
+refusals answers what is outside the shop (both are counted word for word as well). The test file
+was frozen before the first training run; its phrasings and values (names, order numbers, topics)
+are held out by hash. In dialogues the model sees its own replies.
 """
 
 import json
@@ -10,8 +12,9 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import torch
 import typer
@@ -19,7 +22,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from apps.demo.grammar import dialogue
-from apps.demo.phrases import NoPhrase, Split
+from apps.demo.phrases import NoPhrase, Split, load
 from apps.demo.tokenizer import Message
 from apps.demo.train import MODELS
 from apps.demo.wording import Turn
@@ -29,6 +32,7 @@ OUTSIDE = ("outside", "gibberish", "foreign", "other_product")
 GAMMA = 4
 LONGEST = 260
 BATCH = 32
+HELLO = "Hello! "
 COUNTS = {"single": 300, "several": 120, "outside": 200, "echo": 150}
 
 Dialogue = list[Turn]
@@ -141,9 +145,22 @@ class Mark(NamedTuple):
     reply: str
 
     @property
-    def right(self) -> bool:
+    def same(self) -> bool:
         """Is it one of the right answers, word for word?"""
         return self.reply in self.turn.replies
+
+    @property
+    def right(self) -> bool:
+        """Is it right, whatever the greeting and the kind of refusal?"""
+        wanted = {*self.turn.replies, *(refusals() if self.turn.intent in OUTSIDE else ())}
+        return self.reply.removeprefix(HELLO) in {reply.removeprefix(HELLO) for reply in wanted}
+
+
+@cache
+def refusals() -> frozenset[str]:
+    """The friendly ways to say that a question is not the shop's."""
+    intents = load("outside").intents
+    return frozenset((*intents["outside"].replies, *intents["gibberish"].replies))
 
 
 def check(chat: Chat, path: Path) -> list[Mark]:
@@ -158,11 +175,12 @@ def check(chat: Chat, path: Path) -> list[Mark]:
     ]
 
 
-def shares(marks: Sequence[Mark]) -> dict[str, float]:
+def shares(marks: Sequence[Mark], attribute: Literal["right", "same"] = "right") -> dict[str, float]:
     """Percent right of each kind."""
     sums: dict[str, list[bool]] = defaultdict(list)
     for mark in marks:
-        sums[mark.kind].append(mark.right)
+        sums[mark.kind].append(getattr(mark, attribute))
+        sums["all"].append(getattr(mark, attribute))
     return {kind: round(100 * sum(rights) / len(rights), 1) for kind, rights in sums.items()}
 
 
@@ -249,7 +267,12 @@ def main(
         return
     marks = check(target, test)
     table(marks, console, wrong)
-    results: dict[str, Any] = {"right_percent": shares(marks), "turns": len(marks), "free": freely}
+    results: dict[str, Any] = {
+        "right_percent": shares(marks),
+        "word_for_word_percent": shares(marks, "same"),
+        "turns": len(marks),
+        "free": freely,
+    }
     for name in ("target", "draft"):
         ledger = models / name / "training.json"
         if ledger.exists():

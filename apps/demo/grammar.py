@@ -50,7 +50,7 @@ def plain(talk: Talk, phrases: Phrases) -> Turn:
 
 def faq(talk: Talk) -> Turn:
     """One question about the shop, or two in one message."""
-    if talk.rng.random() < 0.1:
+    if talk.rng.random() < 0.06:
         return two_questions(talk)
     intent = load("faq").pick(talk.rng)
     return talk.opened(say(intent, talk.rng, talk.split), intent.replies[0], intent.name)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -29,7 +29,8 @@ from apps.demo.tokenizer import Encoder
 
 MODELS = Path(__file__).with_name("models")
 WARM_UP_STEPS = 60
-FLAT = 0.4
+FLAT = {"target": 0.4, "draft": 0.0}
+AFTER = 0.5
 SAVE_EVERY = 120.0
 LOG_EVERY = 20.0
 KL_SHARE = 0.7
@@ -108,10 +109,10 @@ class Trainer:
         self.ledger = Ledger(**state["ledger"])
 
 
-def rate(progress: float, step: int) -> float:
-    """Warm up by steps, stay flat, then fall in a line to nothing."""
+def rate(progress: float, step: int, flat: float) -> float:
+    """Warm up by steps, stay flat for a while, then fall in a line from half of that to nothing."""
     warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return warm * min(1.0, max(0.0, (1 - progress) / (1 - FLAT)))
+    return warm * (1.0 if progress < flat else AFTER * max(0.0, (1 - progress) / (1 - flat)))
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
@@ -144,41 +145,51 @@ def make_tokenizer(folder: Path) -> None:
     tokenizer.save(tokenizer.vocabulary(texts, frozenset(values("names"))), folder)
 
 
-def run(
-    trainer: Trainer,
-    stream: Stream,
-    loss: Loss,
-    minutes: float,
-    checkpoint: Path,
-    publish: Callable[[], None],
-    console: Console,
-) -> None:
-    """Train until the time is up."""
-    limit, before = minutes * 60, trainer.ledger.seconds
-    start = saved = logged = time.monotonic()
+class Every:
+    """Is due once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Has the time passed since it was last due?"""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class Plan(NamedTuple):
+    """How long to train in all, and for what share of it at the full rate."""
+
+    seconds: float
+    flat: float
+
+
+def run(trainer: Trainer, stream: Stream, loss: Loss, plan: Plan, keep: Callable[[], None], console: Console) -> None:
+    """Train until the time is up; `keep` saves what there is."""
+    before, start = trainer.ledger.seconds, time.monotonic()
+    saving, logging = Every(SAVE_EVERY), Every(LOG_EVERY)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("training", total=limit)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=plan.seconds)
         for batch in stream:
-            now = time.monotonic()
-            trainer.ledger.seconds = before + now - start
-            stream.progress = trainer.ledger.seconds / limit
+            trainer.ledger.seconds = before + time.monotonic() - start
+            stream.progress = trainer.ledger.seconds / plan.seconds
             if stream.progress >= 1:
                 break
-            value = trainer.step(batch, loss, rate(stream.progress, trainer.ledger.steps))
-            progress.update(task, completed=trainer.ledger.seconds)
-            if now - logged > LOG_EVERY:
-                logged = now
+            value = trainer.step(batch, loss, rate(stream.progress, trainer.ledger.steps, plan.flat))
+            bar.update(task, completed=trainer.ledger.seconds)
+            if logging.due():
                 line = f"{trainer.ledger}, loss {value.item():.4f}"
-                progress.update(task, description=line)
+                bar.update(task, description=line)
                 if not console.is_terminal:
                     console.print(line)
-            if now - saved > SAVE_EVERY:
-                saved = now
-                trainer.store(checkpoint)
-                publish()
-    trainer.store(checkpoint)
-    publish()
+            if saving.due():
+                keep()
+    keep()
 
 
 def main(
@@ -221,11 +232,13 @@ def main(
     else:
         loss = cross_entropy
 
-    def publish() -> None:
+    def keep() -> None:
+        trainer.store(checkpoint)
         save(trainer.model, folder)
         (folder / "training.json").write_text(json.dumps(asdict(trainer.ledger), indent=2) + "\n")
 
-    run(trainer, Stream(encoder, seed=1 + trainer.ledger.steps), loss, minutes, checkpoint, publish, console)
+    stream = Stream(encoder, seed=1 + trainer.ledger.steps)
+    run(trainer, stream, loss, Plan(minutes * 60, FLAT[stage.value]), keep, console)
 
 
 if __name__ == "__main__":

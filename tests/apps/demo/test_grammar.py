@@ -14,7 +14,7 @@ from apps.demo.wording import Talk, Turn
 FILES = ("faq", "small_talk", "products", "orders", "outside", "foreign")
 
 
-def turns(seed: int, count: int = 300) -> Iterator[Turn]:
+def turns(seed: int, count: int = 100) -> Iterator[Turn]:
     """The turns of `count` training dialogues."""
     rng = random.Random(seed)
     for _ in range(count):
