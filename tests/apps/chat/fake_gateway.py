@@ -14,7 +14,7 @@ import mimetypes
 import re
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -40,7 +40,7 @@ RETURNS = (
 RATE = {
     "type": "invalid_request_error",
     "code": "rate_limit_exceeded",
-    "message": "Too many requests: try again in 2 s.",
+    "message": "Too many requests: try again in 4 s.",
 }
 
 
@@ -55,6 +55,7 @@ class Reply:
     error: dict[str, Any] | None = None  # the response fails with this
     refusal: dict[str, Any] | None = None  # there is no response, only this error
     incomplete: str | None = None  # the response ends early for this reason
+    holds: Mapping[int, asyncio.Event] = field(default_factory=dict)  # chunk number → what it waits for
 
     @property
     def chunks(self) -> list[str]:
@@ -227,6 +228,7 @@ class FakeGateway:
         await self._send(session, "response.content_part.added", part={"type": "text", "text": ""}, **place)
         said = ""
         for index, chunk in enumerate(reply.chunks):
+            await first_of(reply.holds.get(index), session.cancelled)
             if index == reply.cut_after:
                 session.connection.transport.abort()
                 return
@@ -236,6 +238,18 @@ class FakeGateway:
             await self._send(session, "response.output_text.delta", delta=chunk, **place)
             await asyncio.sleep(reply.pause)
         await self._send(session, "response.output_text.done", text=said, **place)
+
+
+async def first_of(hold: asyncio.Event | None, cancelled: asyncio.Event) -> None:
+    """Wait for `hold`, if there is one, unless the response is cancelled before."""
+    if hold is None:
+        return
+    waits = [asyncio.create_task(event.wait()) for event in (hold, cancelled)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def ending(session: Session, reply: Reply) -> dict[str, Any]:

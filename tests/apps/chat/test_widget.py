@@ -14,7 +14,6 @@ from tests.apps.chat.fake_gateway import HOURS, RATE, RETURNS, FakeGateway, Repl
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
 
-SLOW = Reply(RETURNS, pause=0.05)
 ENDLESS = Reply(RETURNS * 20, pause=0.02)
 FAILED = Reply(error={"type": "server_error", "code": "engine_failed", "message": "no"})
 
@@ -42,25 +41,28 @@ async def open_popup(visitor: Visitor) -> None:
 
 async def test_answer_grows_while_it_is_written(gateway: FakeGateway, visit: Visit) -> None:
     """An answer is shown as it comes, and whole in the end."""
-    gateway.plan.append(SLOW)
+    reply = Reply(RETURNS, holds={3: asyncio.Event(), 8: asyncio.Event()})
+    gateway.plan.append(reply)
     visitor = await visit()
     await visitor.ask("How do I return boots?")
 
-    seen = [await grown(visitor.answers, length) for length in (10, 60, 110)]
+    for number, hold in reply.holds.items():
+        await expect(visitor.answers).to_have_text("".join(reply.chunks[:number]))
+        hold.set()
 
-    assert all(RETURNS.startswith(text) for text in seen)
-    assert len(set(seen)) == 3
     await expect(visitor.answers).to_have_text(RETURNS)
     await expect(visitor.stop).to_be_hidden()
 
 
 async def test_dots_stand_for_the_first_token(gateway: FakeGateway, visit: Visit) -> None:
     """Until the first token comes the visitor sees that an answer is being written."""
-    gateway.plan.append(Reply(think=0.5))
+    go = asyncio.Event()
+    gateway.plan.append(Reply(holds={0: go}))
     visitor = await visit()
     await visitor.ask("When are you open?")
 
     await expect(visitor.page.get_by_role("img", name="Writing an answer")).to_be_visible()
+    go.set()
     await expect(visitor.answers).to_have_text(HOURS)
 
 
@@ -96,7 +98,7 @@ async def test_stop_ends_the_answer(gateway: FakeGateway, visit: Visit) -> None:
 
 async def test_stop_before_the_first_token(gateway: FakeGateway, visit: Visit) -> None:
     """An answer can be stopped before it says anything."""
-    gateway.plan.append(Reply(think=0.6))
+    gateway.plan.append(Reply(holds={0: asyncio.Event()}))
     visitor = await visit()
     await visitor.ask("Wait")
     await visitor.stop.click()
@@ -107,13 +109,14 @@ async def test_stop_before_the_first_token(gateway: FakeGateway, visit: Visit) -
 
 async def test_question_during_an_answer_waits_for_it(gateway: FakeGateway, visit: Visit) -> None:
     """What is sent while an answer is written is asked after it, and answered below it."""
-    gateway.plan.extend([SLOW, Reply(HOURS)])
+    go = asyncio.Event()
+    gateway.plan.extend([Reply(RETURNS, holds={4: go}), Reply(HOURS)])
     visitor = await visit()
     await visitor.ask("returns?")
-    await grown(visitor.answers, 10)
     await visitor.ask("hours?")
 
     await expect(visitor.page.get_by_text("Waiting to be sent")).to_be_visible()
+    go.set()
 
     await expect(visitor.answers.nth(1)).to_have_text(HOURS)
     bubbles = await visitor.page.locator(".message:not(.greeting) .bubble").all_inner_texts()
@@ -201,7 +204,7 @@ async def test_rate_limit_is_waited_out(gateway: FakeGateway, visit: Visit) -> N
     await visitor.ask("When?")
 
     await expect(visitor.page.get_by_text("That was a little too fast.")).to_be_visible()
-    await expect(visitor.page.get_by_role("button", name=re.compile("Try again in [12] s"))).to_be_disabled()
+    await expect(visitor.page.get_by_role("button", name=re.compile("Try again in [1-4] s"))).to_be_disabled()
     await visitor.retry.click()
 
     await expect(visitor.answers).to_have_text(HOURS)
@@ -352,7 +355,7 @@ async def test_reload_in_mid_answer(gateway: FakeGateway, visit: Visit) -> None:
 
 async def test_reload_before_the_first_token(gateway: FakeGateway, visit: Visit) -> None:
     """A question whose answer had not begun can be retried after a reload."""
-    gateway.plan.extend([Reply(think=30), Reply(HOURS)])
+    gateway.plan.extend([Reply(holds={0: asyncio.Event()}), Reply(HOURS)])
     visitor = await visit()
     await visitor.ask("Tell me")
     await expect(visitor.stop).to_be_visible()
@@ -434,13 +437,15 @@ async def test_enter_in_a_composition_sends_nothing(visit: Visit, gateway: FakeG
 async def test_screen_reader_hears_whole_answers(gateway: FakeGateway, visit: Visit) -> None:
     """An answer comes into the live log when it is finished, not before, and all controls have names."""
     gateway.pages["/page"] = embed('data-title="Ask us"')
-    gateway.plan.append(SLOW)
+    go = asyncio.Event()
+    gateway.plan.append(Reply(RETURNS, holds={8: go}))
     visitor = await visit("/page")
     await open_popup(visitor)
     log = visitor.page.get_by_role("log", name="Conversation")
     await visitor.ask("returns?")
     await grown(visitor.answers, 20)
     assert "Returning" not in await log.inner_text()
+    go.set()
 
     await expect(log).to_contain_text("hand it in.")
 
@@ -453,11 +458,14 @@ async def test_screen_reader_hears_whole_answers(gateway: FakeGateway, visit: Vi
 async def test_unread_answers_are_counted(gateway: FakeGateway, visit: Visit) -> None:
     """An answer that is finished while the chat is closed shows at the launcher."""
     gateway.pages["/page"] = embed()
-    gateway.plan.append(Reply(think=0.4))
+    go = asyncio.Event()
+    gateway.plan.append(Reply(holds={1: go}))
     visitor = await visit("/page")
     await open_popup(visitor)
     await visitor.ask("When?")
     await visitor.input.press("Escape")
+    await expect(visitor.panel).to_be_hidden()
+    go.set()
 
     await expect(visitor.launcher).to_have_accessible_name("Open chat, 1 new")
     await visitor.launcher.click()
@@ -731,8 +739,8 @@ async def test_live_panel_measures(gateway: FakeGateway, visit: Visit) -> None:
     await visitor.ask("returns?")
     await expect(visitor.answers).to_have_text(RETURNS)
 
-    assert 300 <= await measured(visitor.page, "first") < 1500
-    assert 5 <= await measured(visitor.page, "rate") <= 60
+    assert await measured(visitor.page, "first") >= 300
+    assert 0 < await measured(visitor.page, "rate") <= 60
     assert await measured(visitor.page, "total") > 700
     await expect(visitor.page.locator("#state")).to_have_text("Open")
 
