@@ -25,13 +25,18 @@ from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
 from pipeline.memory import MemoryBus
 
+POLL_S = 0.01
 PAGES = Path(__file__).parent / "chat" / "static"
 
 
 class Gateway(NamedTuple):
-    """A gateway that listens on `address` (host:port); `drain` ends it when its clients' turns are over."""
+    """A gateway that listens on `address` (host:port).
+
+    `reads` returns once it reads the replies, and so lets clients in; `drain` ends it when their turns are over.
+    """
 
     address: str
+    reads: Callable[[], Awaitable[None]]
     drain: Callable[[], Awaitable[None]]
 
 
@@ -43,7 +48,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ModelLoadError: the model cannot be loaded.
     """
     health = Health("loading the model")
-    async with MemoryBus() as bus, listening(bus, settings, health) as gateway:
+    model = served_name(settings.model)
+    async with MemoryBus() as bus, listening(bus, settings, health, model) as gateway:
         await cut_short(stop, health, _serve(bus, gateway, settings, stop, health))
 
 
@@ -52,7 +58,7 @@ async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.E
         with progress(f"loading {settings.model.name or 'the demo model'}") as tell:
             parts = await stack.enter_async_context(loaded(settings.model, tell=tell))
         async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
-            announce(gateway.address, served_name(settings.model))
+            announce(gateway.address, parts.name)
             await stop.wait()
             await gateway.drain()
 
@@ -65,11 +71,12 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         BusUnavailable: Kafka did not answer within `stage.wait_s`.
     """
     health = Health("waiting for Kafka")
+    model = served_name(settings.model)
 
     async def work() -> None:
-        async with connected(settings) as bus, listening(bus, settings, health) as gateway:
+        async with connected(settings) as bus, listening(bus, settings, health, model) as gateway:
             health.begin()
-            announce(gateway.address, served_name(settings.model))
+            announce(gateway.address, model)
             await stop.wait()
             await gateway.drain()
 
@@ -77,8 +84,8 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def listening(bus: Bus, settings: Settings, health: Health) -> AsyncGenerator[Gateway, None]:
-    """A gateway on `bus` meanwhile."""
+async def listening(bus: Bus, settings: Settings, health: Health, model: str) -> AsyncGenerator[Gateway, None]:
+    """A gateway on `bus` meanwhile, whose stages serve `model`."""
     problem = health.problem
 
     async def ready() -> dict[str, str]:
@@ -87,7 +94,7 @@ async def listening(bus: Bus, settings: Settings, health: Health) -> AsyncGenera
     app = create_app(
         bus,
         settings.gateway,
-        models=(served_name(settings.model),),
+        models=(model,),
         ready=ready,
         static=[StaticMount(PAGES)],
         registry=health.registry,
@@ -103,8 +110,12 @@ async def listening(bus: Bus, settings: Settings, health: Health) -> AsyncGenera
             stop.set()
             await asyncio.wait([serving])
 
+        async def reads() -> None:
+            while app.state.hub.problem:  # noqa: ASYNC110 - a few times, at the start
+                await asyncio.sleep(POLL_S)
+
         try:
-            yield Gateway(await address, drain)
+            yield Gateway(await address, reads, drain)
         finally:
             stop.set()
 
@@ -115,7 +126,8 @@ async def piped(bus: Bus, parts: Parts, settings: Settings) -> AsyncGenerator[st
     settings = replace(settings, gateway=replace(settings.gateway, host="127.0.0.1", port=0))
     stages = [parts.stage(name, settings.stage) for name in NAMES]
     health = Health()
-    async with listening(bus, settings, health) as gateway, running(stages, bus, settings, health):
+    async with listening(bus, settings, health, parts.name) as gateway, running(stages, bus, settings, health):
+        await gateway.reads()
         yield f"ws://{gateway.address}"
         await gateway.drain()
 

@@ -30,6 +30,8 @@ NAMES = ("text", "llm", "postprocess")
 INSTANT = "instant"
 BUNDLED = Path(__file__).parent / "demo" / "models"
 BUNDLED_NAME = "penstock-demo"
+DEMO_THREADS = 1
+"""So small a model is no faster with two, and ten times slower when another program keeps one of them waiting."""
 DEFAULT_CONTEXT = 2048
 
 Tell = Callable[[str, float | None], None]
@@ -144,8 +146,8 @@ async def _engine(
     from stages.llm.engine import TorchEngine
     from stages.llm.model import load_model
 
-    if model.threads:
-        torch.set_num_threads(model.threads)
+    if threads := model.threads or (0 if model.name else DEMO_THREADS):
+        torch.set_num_threads(threads)
     loaded = await asyncio.to_thread(
         load_model,
         source(model),

@@ -40,7 +40,7 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU."""
     threads: Annotated[int, Meta(ge=0)] = 0
-    """Processor threads of the engine; 0 leaves it to torch."""
+    """Processor threads of the engine; 0 is one for the demo model, and for any other what torch chooses."""
     context: Annotated[int, Meta(ge=0)] = 0
     """Tokens that prompt and answer may have together; 0 is what the model was made for."""
     batch: Positive = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from pipeline.errors import PenstockError
 
 TEXT_ONLY = {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}}
+ANSWER_S = 120.0
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -62,6 +64,10 @@ class Asker:
             Unanswered: the answer failed.
         """
         begun = time.perf_counter() if intended is None else intended
+        async with asyncio.timeout(ANSWER_S):
+            return await self._ask(question, tokens, seed, begun)
+
+    async def _ask(self, question: str, tokens: int, seed: int, begun: float) -> Timing:
         await self._socket.send(_encode(_request(question, tokens, seed)).decode())
         first = last = 0.0
         pieces: list[str] = []

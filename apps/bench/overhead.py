@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from apps.bench.client import Asker, Timing
+from apps.bench.client import ANSWER_S, Asker, Timing
 from apps.bench.report import Spread, spread, table, told
 from apps.local import piped
 from apps.parts import Parts, loaded
@@ -32,7 +33,8 @@ from stages.llm.stage import Engine, Run
 
 QUESTION = "What are your opening hours?"
 WARM_UP = 10
-PATIENCE_S = 60.0
+ROOM = 2.0
+"""An answer begins no sooner after the one before than so many times an answer's own time."""
 EngineKind = Literal["instant", "model"]
 
 
@@ -41,11 +43,22 @@ TITLES: Mapping[Figure, str] = MappingProxyType({"first": "first token", "per_to
 
 
 class Plan(NamedTuple):
-    """How much to measure: `n` answers each way of `tokens` tokens, one beginning every `interval` seconds."""
+    """How much to measure: `n` answers each way of at most `tokens` tokens.
+
+    One begins every `interval` seconds, or less often where the engine is too slow for that.
+    """
 
     n: int = 100
     tokens: int = 32
     interval: float = 0.25
+
+
+class Measured(NamedTuple):
+    """The answers both ways, one begun every `interval` seconds."""
+
+    direct: list[Timing]
+    piped: list[Timing]
+    interval: float
 
 
 class Outcome(NamedTuple):
@@ -53,19 +66,20 @@ class Outcome(NamedTuple):
 
     engine: str
     bus: str
-    direct: list[Timing]
-    piped: list[Timing]
+    measured: Measured
 
     def rows(self, what: Figure) -> dict[str, Spread]:
         """Percentiles both ways, in milliseconds."""
         return {
-            "engine alone": spread(1000 * getattr(timing, what) for timing in self.direct),
-            "whole pipe": spread(1000 * getattr(timing, what) for timing in self.piped),
+            "engine alone": spread(1000 * getattr(timing, what) for timing in self.measured.direct),
+            "whole pipe": spread(1000 * getattr(timing, what) for timing in self.measured.piped),
         }
 
     def result(self) -> dict[str, Any]:
         """The figures for a machine to read."""
-        figures: dict[str, Any] = {"engine": self.engine, "bus": self.bus, "tokens": self.piped[0].tokens}
+        _, piped, interval = self.measured
+        figures: dict[str, Any] = {"engine": self.engine, "bus": self.bus}
+        figures |= {"tokens": piped[0].tokens, "interval_s": round(interval, 3)}
         for what in TITLES:
             rows = {name.replace(" ", "_"): row._asdict() for name, row in self.rows(what).items()}
             added = rows["whole_pipe"]["p50"] - rows["engine_alone"]["p50"]
@@ -104,7 +118,10 @@ async def directly(engine: Engine, prompt: Prompt, number: int, intended: float)
     """Let the engine alone continue `prompt`, as a turn of its own."""
     first = last = 0.0
     tokens = 0
-    async with aclosing(engine.generate(msgspec.structs.replace(prompt, turn=f"direct-{number}"))) as answer:
+    async with (
+        asyncio.timeout(ANSWER_S),
+        aclosing(engine.generate(msgspec.structs.replace(prompt, turn=f"direct-{number}"))) as answer,
+    ):
         async for run in answer:
             if run.ids:
                 last = time.perf_counter() - intended
@@ -113,25 +130,25 @@ async def directly(engine: Engine, prompt: Prompt, number: int, intended: float)
     return Timing(first, last, tokens)
 
 
-async def measured(url: str, engine: Recorder, plan: Plan) -> tuple[list[Timing], list[Timing]]:
+async def measured(url: str, engine: Recorder, plan: Plan) -> Measured:
     """Alternate between the engine and the pipe on a clock of its own; what comes late counts from when it was due."""
     asker = await Asker.connected(url)
-    for _ in range(WARM_UP):
-        await asker.ask(QUESTION, tokens=plan.tokens)
+    warm = [await asker.ask(QUESTION, tokens=plan.tokens) for _ in range(WARM_UP)]
+    interval = max(plan.interval, ROOM * median(timing.last for timing in warm))
     assert engine.prompt is not None
     prompt = engine.prompt
     direct: list[Timing] = []
     through: list[Timing] = []
-    start = time.perf_counter() + plan.interval
+    start = time.perf_counter() + interval
     for number in range(2 * plan.n):
-        due = start + number * plan.interval
+        due = start + number * interval
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if number % 2:
             through.append(await asker.ask(QUESTION, tokens=plan.tokens, intended=due))
         else:
             direct.append(await directly(engine, prompt, number, due))
     await asker.close()
-    return direct, through
+    return Measured(direct, through, interval)
 
 
 @asynccontextmanager
@@ -152,9 +169,7 @@ async def compare(settings: Settings, parts: Parts, kind: EngineKind, kafka: str
     assert parts.engine is not None
     recorder = Recorder(parts.engine)
     async with bus_of(settings, kafka) as bus, piped(bus, replace(parts, engine=recorder), settings) as url:
-        async with asyncio.timeout(PATIENCE_S + 2 * plan.n * plan.interval * 4):
-            direct, through = await measured(url, recorder, plan)
-    return Outcome(kind, "kafka" if kafka else "embedded", direct, through)
+        return Outcome(kind, "kafka" if kafka else "embedded", await measured(url, recorder, plan))
 
 
 async def overhead(

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from websockets.asyncio.client import connect
@@ -147,9 +148,9 @@ def _tell(load: Load, ours: list[Round], theirs: list[Round], memory: list[float
         "load": load._asdict(),
         "answers": load.sessions * load.turns * load.rounds,
         "frames": sum(one.frames for one in ours),
-        "frames_per_s": _median([one.rate for one in ours]),
-        "bare_frames_per_s": _median([one.rate for one in theirs]),
-        "ratio": {"median": _median(ratios), "least": ratios[0], "most": ratios[-1]},
+        "frames_per_s": median([one.rate for one in ours]),
+        "bare_frames_per_s": median([one.rate for one in theirs]),
+        "ratio": {"median": median(ratios), "least": ratios[0], "most": ratios[-1]},
         "resident_mb": memory,
     }
     told(
@@ -160,17 +161,12 @@ def _tell(load: Load, ours: list[Round], theirs: list[Round], memory: list[float
             (
                 f"{result['frames_per_s']:,.0f} frames/s through the pipe, "
                 f"{result['bare_frames_per_s']:,.0f} from a bare websockets server in the same run: "
-                f"{_median(ratios):.2f} of it ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                f"{median(ratios):.2f} of it ({ratios[0]:.2f} to {ratios[-1]:.2f})"
             ),
             f"resident memory after each round: {', '.join(f'{one:.0f}' for one in memory)} MB",
         ],
         path,
     )
-
-
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
 
 
 def _resident_mb() -> float:

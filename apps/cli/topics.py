@@ -78,6 +78,6 @@ def describe(
             hours = int(one.settings.get("retention.ms", 0)) / 3_600_000
             table.add_row(one.topic, str(one.partitions), str(one.replication), f"{hours:g} h", "; ".join(one.differs))
         else:
-            table.add_row(one.topic, "", "", "", "missing: create it with `penstock topics create`")
+            table.add_row(one.topic, "", "", "", "missing")
     Console().print(table, highlight=False)
     raise typer.Exit(DIFFERS if any(one.differs or not one.exists for one in found) else 0)

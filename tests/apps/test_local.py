@@ -104,7 +104,7 @@ async def test_a_model_that_cannot_be_loaded_ends_the_program(settings: Settings
 
 async def test_an_address_that_is_taken_ends_the_program(settings: Settings) -> None:
     """A second program on the same port does not start, and says why."""
-    async with MemoryBus() as bus, listening(bus, settings, Health()) as gateway:
+    async with MemoryBus() as bus, listening(bus, settings, Health(), "m") as gateway:
         port = int(gateway.address.rpartition(":")[2])
         second = replace(settings, gateway=GatewaySettings(port=port))
         with pytest.raises(BaseExceptionGroup) as caught:

@@ -1,0 +1,72 @@
+"""The measurement of what the pipeline adds: the same prompt both ways, and all that came is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from apps.bench.overhead import Plan, kinds_of, overhead
+from apps.bench.sessions import Load, sessions
+from apps.settings import ModelSettings, Settings
+from pipeline.errors import SettingsError
+from tests.services import KafkaService
+
+DEADLINE_S = 50
+
+
+@pytest.fixture
+def settings(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A small model, whose tokenizer the instant engine has, too."""
+    monkeypatch.setattr("apps.parts.source", lambda model: str(small_model))
+    return Settings(model=ModelSettings(name=str(small_model), threads=1))
+
+
+async def test_the_pipe_and_the_engine_answer_the_same_prompt(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both ways get as many answers of as many tokens, for both engines."""
+    path = tmp_path / "overhead.json"
+    plan = Plan(n=3, tokens=4, interval=0.01)
+    await asyncio.wait_for(overhead(settings, plan, kafka=None, kinds=["instant", "model"], path=path), DEADLINE_S)
+    outcomes = json.loads(path.read_text())["outcomes"]
+    assert [(one["engine"], one["bus"], one["tokens"]) for one in outcomes] == [
+        ("instant", "embedded", 4),
+        ("model", "embedded", 4),
+    ]
+    for one in outcomes:
+        for figure in (one["first_ms"], one["per_token_ms"]):
+            assert figure["engine_alone"]["n"] == figure["whole_pipe"]["n"] == 3
+    assert "open loop" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+async def test_over_kafka_too(
+    settings: Settings, kafka: KafkaService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a broker every engine is measured over it as well, on topics of its own."""
+    path = tmp_path / "overhead.json"
+    work = overhead(settings, Plan(n=2, tokens=4, interval=0.01), kafka=kafka.bootstrap, kinds=["instant"], path=path)
+    await asyncio.wait_for(work, DEADLINE_S)
+    assert [one["bus"] for one in json.loads(path.read_text())["outcomes"]] == ["embedded", "kafka"]
+
+
+def test_an_engine_that_is_none_is_refused() -> None:
+    """An unknown engine is named, and the known ones beside it."""
+    with pytest.raises(SettingsError, match="no 'torch'; there are instant, model"):
+        kinds_of(["torch"])
+
+
+async def test_many_sessions_are_all_answered(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every session gets all its answers, and the bare server sends as many frames."""
+    path = tmp_path / "sessions.json"
+    load = Load(sessions=5, turns=2, tokens=4, rounds=2)
+    await asyncio.wait_for(sessions(settings, load, path=path), DEADLINE_S)
+    result = json.loads(path.read_text())
+    assert result["answers"] == 20
+    assert result["frames"] > 20 * 4
+    assert result["ratio"]["least"] <= result["ratio"]["median"] <= result["ratio"]["most"]
