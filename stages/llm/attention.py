@@ -47,12 +47,14 @@ class Tile:
 
 @dataclass(slots=True)
 class Layout:
-    """Where everything is, for groups of `step` positions: the same in all layers, so made once for a batch.
+    """Where everything is, the same in all layers of one shape, so made once for a batch.
 
-    `gather` picks the padded query rows from the batch, `scatter` the batch's rows from the padded results.
+    `gather` picks the queries ([groups, KV heads, heads / KV heads * step]) from the batch's ([T, heads]), and `scatter`
+    the batch's results from those.
     """
 
     step: int
+    groups: int
     tiles: list[Tile]
     gather: Tensor
     scatter: Tensor
@@ -65,15 +67,14 @@ class Ragged:
     def __init__(self, spans: Sequence[Span], rows: int) -> None:
         self.spans = spans
         self.rows = rows
-        self.layers = 0
-        """Layers that have asked for attention."""
-        self._layout: Layout | None = None
+        self._layouts: dict[tuple[int, int], Layout] = {}
 
-    def layout(self, step: int, device: torch.device) -> Layout:
-        """The layout for groups of `step` positions."""
-        if self._layout is None or self._layout.step != step:
-            self._layout = _layout(self.spans, self.rows, step, device)
-        return self._layout
+    def layout(self, heads: int, kv_heads: int, device: torch.device) -> Layout:
+        """The layout for layers with so many heads."""
+        known = self._layouts.get((heads, kv_heads))
+        if known is None:
+            known = self._layouts[heads, kv_heads] = _layout(self.spans, self.rows, heads, kv_heads, device)
+        return known
 
 
 def ragged_attention(
@@ -94,18 +95,15 @@ def ragged_attention(
     [groups, KV heads, H / KV heads * step, d], so that a tile is one call for all its heads and positions.
     """
     _refuse_unknown(attention_mask, others)
-    ragged.layers += 1
-    heads, size = query.shape[1], query.shape[3]
-    kv_heads = key.shape[1]
-    fold = heads // kv_heads
-    step = max(1, ROWS // fold)
-    plan = ragged.layout(step, query.device)
-    groups = plan.gather.shape[0] // step
-    regrouped = query[0].index_select(1, plan.gather).view(kv_heads, fold, groups, step, size)
-    regrouped = regrouped.permute(2, 0, 1, 3, 4).reshape(groups, kv_heads, fold * step, size)
+    heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
+    plan = ragged.layout(heads, kv_heads, query.device)
+    queries = query.transpose(1, 2).reshape(-1, size)
+    regrouped = queries.index_select(0, plan.gather).view(plan.groups, kv_heads, -1, size)
     masks = plan.masks.get(sliding_window)
     if masks is None:
-        masks = plan.masks[sliding_window] = [_mask(tile, step, fold, sliding_window, query) for tile in plan.tiles]
+        fold = heads // kv_heads
+        masks = [_mask(tile, plan.step, fold, sliding_window, query) for tile in plan.tiles]
+        plan.masks[sliding_window] = masks
     stores = _store(module.layer_idx, ragged.spans, key[0], value[0])
     results = []
     for tile, mask in zip(plan.tiles, masks, strict=True):
@@ -120,8 +118,8 @@ def ragged_attention(
                 scale=scaling,
             )
         )
-    result = torch.cat(results).view(groups, kv_heads, fold, step, -1).permute(0, 3, 1, 2, 4)
-    return result.reshape(groups * step, heads, -1).index_select(0, plan.scatter)[None], None
+    result = torch.cat(results).view(-1, value.shape[3])
+    return result.index_select(0, plan.scatter).view(1, ragged.rows, heads, -1), None
 
 
 def _store(layer: int, spans: Sequence[Span], keys: Tensor, values: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
@@ -134,26 +132,36 @@ def _store(layer: int, spans: Sequence[Span], keys: Tensor, values: Tensor) -> d
     }
 
 
-def _layout(spans: Sequence[Span], rows: int, step: int, device: torch.device) -> Layout:
+def _layout(spans: Sequence[Span], rows: int, heads: int, kv_heads: int, device: torch.device) -> Layout:
+    step = max(1, ROWS * kv_heads // heads)
     tiles: list[Tile] = []
-    gather: list[int] = []
-    scatter = [0] * rows
+    sources: list[int] = []
+    targets = [0] * rows
     for span in spans:
         end = span.start + span.count
-        first = span.start - span.start % step
-        last = end + -end % step
-        lower = first
-        while lower < last:
-            keys = lower - lower % BLOCK + BLOCK
-            upper = min(last, keys)
-            at = (len(gather) + lower - first) // step
-            tiles.append(Tile(span, at, at + (upper - lower) // step, lower, keys))
-            lower = upper
-        base = len(gather) - first
+        first, last = span.start - span.start % step, end + -end % step
+        tiles += _tiles(span, first, last, step, len(sources) // step)
         for position in range(span.start, end):
-            scatter[span.row + position - span.start] = base + position
-        gather += [span.row + min(max(p, span.start), end - 1) - span.start for p in range(first, last)]
-    return Layout(step, tiles, torch.tensor(gather, device=device), torch.tensor(scatter, device=device))
+            targets[span.row + position - span.start] = len(sources) + position - first
+        sources += [span.row + min(max(p, span.start), end - 1) - span.start for p in range(first, last)]
+    groups = len(sources) // step
+    by_head = torch.arange(heads).view(1, kv_heads, heads // kv_heads, 1)
+    gather = torch.tensor(sources).view(groups, 1, 1, step) * heads + by_head
+    places = torch.arange(gather.numel()).view(gather.shape).permute(0, 3, 1, 2).reshape(groups * step, heads)
+    scatter = places[torch.tensor(targets)]
+    return Layout(step, groups, tiles, gather.flatten().to(device), scatter.flatten().to(device))
+
+
+def _tiles(span: Span, first: int, last: int, step: int, group: int) -> list[Tile]:
+    """The positions `first` to `last` of `span`, from the batch's `group` on, cut where blocks of keys begin."""
+    tiles = []
+    while first < last:
+        keys = first - first % BLOCK + BLOCK
+        upper = min(last, keys)
+        tiles.append(Tile(span, group, group + (upper - first) // step, first, keys))
+        group += (upper - first) // step
+        first = upper
+    return tiles
 
 
 def _mask(tile: Tile, step: int, fold: int, window: int | None, like: Tensor) -> Tensor:

@@ -46,9 +46,12 @@ def longest(sizes: Sequence[int], limit: int, encode: Callable[[int], T]) -> T:
     rate = len(kept) / max(1, sizes[0])
     at = next((n for n, size in enumerate(sizes) if n and size * rate <= limit), len(sizes) - 1)
     kept = encode(at)
-    while len(kept) > limit and at + 1 < len(sizes):
-        at += 1
-        kept = encode(at)
-    while len(kept) <= limit and at > 1 and len(earlier := encode(at - 1)) <= limit:
-        at, kept = at - 1, earlier
+    if len(kept) <= limit:
+        while at > 1 and len(earlier := encode(at - 1)) <= limit:
+            at, kept = at - 1, earlier
+        return kept
+    for later in range(at + 1, len(sizes)):
+        kept = encode(later)
+        if len(kept) <= limit:
+            break
     return kept
