@@ -45,7 +45,7 @@ class GatewaySettings:
     what is merely too large is refused in words; of each connection one such frame at most is in memory."""
 
     max_message_bytes: Count = 1024 * 1024
-    """A larger event is refused with a typed error."""
+    """A larger event (in characters) is refused with a typed error."""
 
     max_text_bytes: Count = 64 * 1024
     """A longer text of one item (UTF-8) is refused with a typed error."""

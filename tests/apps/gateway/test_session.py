@@ -57,6 +57,30 @@ def test_what_the_agents_sdk_sends_by_default_is_accepted() -> None:
     assert (detection["create_response"], detection["interrupt_response"]) == (True, True)
 
 
+def test_whatever_the_api_knows_is_echoed() -> None:
+    """Tools of servers, forced tools, ratios of truncation and voices by id come back as they were given."""
+    desk = Desk()
+    given: dict[str, Any] = {
+        "tools": [{"type": "mcp", "server_label": "s", "server_url": "https://s.example"}],
+        "tool_choice": {"type": "function", "name": "f"},
+        "truncation": {"type": "retention_ratio", "retention_ratio": 0.8, "token_limits": {"post_instructions": 100}},
+        "max_output_tokens": 77,
+        "audio": {
+            "output": {"voice": {"id": "v1"}, "speed": 1.2},
+            "input": {"noise_reduction": {"type": "near_field"}},
+        },
+    }
+
+    (updated,) = desk.send("session.update", session=given)
+
+    shown = updated["session"]
+    assert {name: shown[name] for name in given if name != "audio"} == {n: v for n, v in given.items() if n != "audio"}
+    assert shown["audio"]["output"]["voice"] == {"id": "v1"}
+    (cleared,) = desk.send("session.update", session=dict.fromkeys(given))
+    assert cleared["session"]["tools"] == []
+    assert cleared["session"]["max_output_tokens"] == "inf"
+
+
 def test_updates_merge_and_null_clears() -> None:
     """What an update does not name stays; null, "" and [] clear; turn detection is replaced as a whole."""
     desk = Desk()
