@@ -800,14 +800,15 @@
 
   const STYLE = `
     :host { display: contents !important; }
-    :host([inline]) { display: block !important; block-size: 100%; min-block-size: 26rem; max-block-size: 100vh; max-block-size: 100dvh; }
+    :host([inline]) { display: flex !important; flex-direction: column; block-size: 100%; min-block-size: 26rem; max-block-size: 100vh; max-block-size: 100dvh; }
     .root {
-      all: initial; display: block; block-size: 100%; color: var(--ink); color-scheme: light; text-align: start;
+      all: initial; display: flex; flex-direction: column; position: relative; flex: 1 1 auto; min-block-size: 0; color: var(--ink); color-scheme: light; text-align: start;
       font: 400 16px/1.5 ui-sans-serif, -apple-system, BlinkMacSystemFont, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", Arial, sans-serif;
       -webkit-text-size-adjust: 100%; -webkit-font-smoothing: antialiased;
     }
     .root[data-theme="dark"] { color-scheme: dark; }
-    .root.floating { block-size: auto; }
+    .root.floating { display: block; position: static; }
+    .floating > .hidden { position: fixed; }
     *, *::before, *::after { box-sizing: border-box; }
     [hidden] { display: none !important; }
     button {
@@ -832,7 +833,7 @@
     .left .launcher, .floating.left .panel { left: calc(20px + env(safe-area-inset-left)); }
     .badge { position: absolute; inset-block-start: -3px; inset-inline-end: -3px; min-inline-size: 22px; block-size: 22px; padding: 0 6px; border-radius: 11px; background: #b3261e; color: #fff; border: 2px solid var(--bg); font-size: 12px; line-height: 18px; font-weight: 600; }
 
-    .panel { display: flex; flex-direction: column; overflow: hidden; background: var(--bg); position: relative; block-size: 100%; container-type: inline-size; }
+    .panel { display: flex; flex-direction: column; overflow: hidden; background: var(--bg); position: relative; flex: 1 1 auto; min-block-size: 0; container-type: inline-size; }
     .floating .panel {
       position: fixed; z-index: 2147483000; inset-block-end: calc(94px + env(safe-area-inset-bottom)); inline-size: 400px; block-size: min(660px, calc(100vh - 118px)); block-size: min(660px, calc(100dvh - 118px));
       border: 1px solid var(--line); border-radius: 20px; box-shadow: 0 2px 6px rgb(0 0 0 / .08), 0 24px 64px rgb(0 0 0 / .22); animation: rise .18s cubic-bezier(.2, .8, .3, 1);

@@ -21,6 +21,7 @@ ARGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PLAIN = "/plain"
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 
@@ -102,9 +103,13 @@ async def browse(browser: Browser) -> AsyncIterator[Visit]:
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def visit(browse: Visit, gateway: FakeGateway) -> Visit:
-    """Give a function that opens a page of the fake gateway as a new visitor."""
+    """Give a function that opens a page of the fake gateway as a new visitor, by default one with just a chat."""
+    gateway.pages[PLAIN] = (
+        "<!doctype html><title>A page</title><meta name=viewport content='width=device-width'>"
+        "<main id=chat></main><script src=/widget.js data-target='#chat'></script>"
+    )
 
-    async def visit(path: str = "/", **settings: Any) -> Visitor:
+    async def visit(path: str = PLAIN, **settings: Any) -> Visitor:
         return await browse(path if "://" in path else gateway.url + path, **settings)
 
     return visit

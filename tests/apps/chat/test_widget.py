@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.apps.chat.conftest import PHONE, Visit, Visitor
+from tests.apps.chat.conftest import PHONE, PLAIN, Visit, Visitor
 from tests.apps.chat.fake_gateway import HOURS, RATE, RETURNS, FakeGateway, Reply
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
@@ -125,7 +125,7 @@ async def test_question_during_an_answer_waits_for_it(gateway: FakeGateway, visi
 
 async def test_suggestion_asks(visit: Visit) -> None:
     """A tap on a suggestion asks it, and the suggestions go."""
-    visitor = await visit()
+    visitor = await visit("/")
     await visitor.page.get_by_role("button", name="When are you open?").click()
 
     await expect(visitor.answers).to_have_text(HOURS)
@@ -371,7 +371,7 @@ async def test_second_tab_follows(gateway: FakeGateway, visit: Visit) -> None:
     """What is said in one tab shows in another, whose own session is told it before the next question."""
     visitor = await visit()
     other = Visitor(await visitor.page.context.new_page())
-    await other.page.goto(gateway.url)
+    await other.page.goto(visitor.page.url)
     await other.sees_state("Online")
     await visitor.ask("one")
     await expect(other.answers).to_have_text([HOURS])
@@ -391,7 +391,7 @@ async def test_without_storage(gateway: FakeGateway, visit: Visit, trouble: str)
         f"Object.defineProperty(window, '{name}', {{ {trouble} }});" for name in ("localStorage", "sessionStorage")
     )
     await visitor.page.add_init_script(script)
-    await visitor.page.goto(gateway.url)
+    await visitor.page.goto(gateway.url + PLAIN)
     await visitor.ask("When?")
 
     await expect(visitor.answers).to_have_text(HOURS)
@@ -735,7 +735,7 @@ async def measured(page: Page, name: str) -> float:
 async def test_live_panel_measures(gateway: FakeGateway, visit: Visit) -> None:
     """The demo page shows the time to the first token, the pace, and the state of the connection."""
     gateway.plan.append(Reply(RETURNS, think=0.3, pause=0.02))
-    visitor = await visit()
+    visitor = await visit("/")
     await visitor.ask("returns?")
     await expect(visitor.answers).to_have_text(RETURNS)
 
@@ -747,7 +747,7 @@ async def test_live_panel_measures(gateway: FakeGateway, visit: Visit) -> None:
 
 async def test_demo_page_changes_its_colours(visit: Visit) -> None:
     """The page's colour switch reaches the chat too, and is remembered."""
-    visitor = await visit(color_scheme="light")
+    visitor = await visit("/", color_scheme="light")
     for _ in range(2):
         await visitor.page.locator("#theme").click()
     await expect(visitor.page.locator("penstock-chat .root")).to_have_attribute("data-theme", "dark")
