@@ -14,7 +14,7 @@ from apps.gateway.outgoing import Outgoing
 from apps.gateway.seats import Seats
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
-from apps.gateway.turns import Place
+from apps.gateway.turns import Position
 from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable, TopicMissing, UndecodableMessage
 from pipeline.topics import REPLIES
@@ -85,7 +85,7 @@ class Hub:
             self._metrics.skipped.labels("undecodable").inc()
             log.warning("%s at %d: %s", record.part, record.offset, error)
             return
-        if session := self.seats.read(Place(record.part.number, record.offset), message):
+        if session := self.seats.read(Position(record.part.number, record.offset), message):
             self.outbox.post(session.outgoing())
 
     def _undelivered(self, sent: Outgoing, why: Exception) -> None:

@@ -8,7 +8,7 @@ from apps.gateway import commands as c
 from apps.gateway.events import Event
 from apps.gateway.refusal import Refusal
 from apps.gateway.session import Session, Terms
-from apps.gateway.turns import Place
+from apps.gateway.turns import Position
 from pipeline.messages import Message
 
 MOST_MISSED = 64
@@ -40,9 +40,9 @@ class LineSession(Session):
         """Tell the client that a line is not answered, when it is that line's turn."""
         self._queue(refusal)
 
-    def read(self, place: Place, message: Message) -> list[Event]:
+    def read(self, at: Position, message: Message) -> list[Event]:
         """The events that a record of the session makes."""
-        made = super().read(place, message)
+        made = super().read(at, message)
         if not self.present:
             self._missed += [_whole(event["text"]) for event in made if event["type"] == "response.output_text.done"]
             self._missed += [event for event in made if event["type"] in ("response.done", "error")]

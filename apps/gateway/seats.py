@@ -12,7 +12,7 @@ from apps.gateway.outgoing import Outgoing
 from apps.gateway.refusal import Refusal
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
-from apps.gateway.turns import Place
+from apps.gateway.turns import Position
 from pipeline.messages import Message
 from pipeline.topics import REPLIES
 
@@ -76,13 +76,13 @@ class Seats:
 
     # -- what comes from the log, or does not reach it
 
-    def read(self, place: Place, message: Message) -> Session | None:
+    def read(self, at: Position, message: Message) -> Session | None:
         """Give a record to its session; returns that, if it is one of ours."""
         name, _, _ = message.session.partition("/")  # a stage may know no more than the key of what it could not read
         if (seat := self._seats.get(name)) is None:
             self._metrics.skipped.labels("no such session").inc()
             return None
-        told = seat.session.read(place, message)
+        told = seat.session.read(at, message)
         if told and seat.connection is not None:
             seat.connection.deliver(told)
         return seat.session

@@ -24,7 +24,7 @@ from apps.gateway.outgoing import Outgoing
 from apps.gateway.protocols.realtime import error_event
 from apps.gateway.refusal import LIMITED, Refusal
 from apps.gateway.settings import GatewaySettings
-from apps.gateway.turns import Place, Turns
+from apps.gateway.turns import Position, Turns
 from pipeline.messages import Message, Told, Turn, Utterance
 from pipeline.topics import REPLIES
 
@@ -228,9 +228,9 @@ class Session:
 
     # -- what the log says
 
-    def read(self, place: Place, message: Message) -> list[Event]:
+    def read(self, at: Position, message: Message) -> list[Event]:
         """The events that a record of the session makes."""
-        return self.turns.read(place, message)
+        return self.turns.read(at, message)
 
     def tick(self, now: float) -> None:
         """End what should have ended."""

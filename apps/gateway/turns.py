@@ -28,7 +28,7 @@ MOST_HELD = 2000
 LATE = Problem("deadline_exceeded", "the answer was not ready in time")
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a record stands in `replies`."""
 
     partition: int
@@ -54,7 +54,7 @@ class Turns:
         self._conversation = conversation
         self._settings, self._metrics = settings, metrics
         self._answers: dict[str, Answer] = {}
-        self._held: dict[str, list[tuple[Place, Message]]] = {}
+        self._held: dict[str, list[tuple[Position, Message]]] = {}
         self._ending: dict[str, float] = {}
         self.outgoing: list[Outgoing] = []
 
@@ -111,33 +111,37 @@ class Turns:
 
     # -- read
 
-    def read(self, place: Place, message: Message) -> list[Event]:
+    def read(self, at: Position, message: Message) -> list[Event]:
         """The events that a record of `replies` makes, with their ids."""
         if isinstance(message, Told):
-            return self._told(place, message)
+            return self._told(at, message)
         answer = self._answers.get(message.turn)
         if answer is None:
             self._metrics.skipped.labels("turn is over").inc()
             return []
         if not answer.told:
-            self._hold(answer, place, message)
+            self._hold(answer, at, message)
             return []
-        return place.stamped(self._progress(answer, message))
+        return at.stamped(self._progress(answer, message))
 
-    def _told(self, place: Place, message: Told) -> list[Event]:
-        made = place.stamped(message.events)
-        if answer := self._answers.get(message.turn):
-            answer.told = True
-            for held_place, held in self._held.pop(answer.id, ()):
-                made += self.read(held_place, held)
+    def _told(self, at: Position, message: Told) -> list[Event]:
+        if not message.turn:
+            return at.stamped(message.events)
+        if (answer := self._answers.get(message.turn)) is None:  # given up before its acknowledgement was in the log
+            self._metrics.skipped.labels("turn is over").inc()
+            return []
+        answer.told = True
+        made = at.stamped(message.events)
+        for then, held in self._held.pop(answer.id, ()):
+            made += self.read(then, held)
         return made
 
-    def _hold(self, answer: Answer, place: Place, message: Message) -> None:
+    def _hold(self, answer: Answer, at: Position, message: Message) -> None:
         held = self._held.setdefault(answer.id, [])
         if len(held) < MOST_HELD:
-            held.append((place, message))
+            held.append((at, message))
         elif isinstance(message, Finished):
-            held[-1] = (place, message)  # a piece is missing now, so the end will say failed
+            held[-1] = (at, message)  # a piece is missing now, so the end will say failed
 
     def _progress(self, answer: Answer, message: Message) -> list[Event]:
         if isinstance(message, Delta):

@@ -13,7 +13,7 @@ from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.realtime import Realtime, Unreadable
 from apps.gateway.refusal import Refusal
 from apps.gateway.session import Session, Terms
-from apps.gateway.turns import Place
+from apps.gateway.turns import Position
 from pipeline.messages import Cancel, Delta, Finished, Message, Turn
 from pipeline.topics import CONTROL, REPLIES
 from tests.apps.gateway.checks import Event, Told
@@ -89,7 +89,7 @@ class Desk:
         """A record comes from the log."""
         self.offset += 1
         decoded = REPLIES.decode(REPLIES.encode(message))
-        made = self.session.read(Place(PARTITION, self.offset), decoded)
+        made = self.session.read(Position(PARTITION, self.offset), decoded)
         return self._shown(made) + self.pump()
 
     def pump(self) -> list[Event]:

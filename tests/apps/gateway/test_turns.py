@@ -8,7 +8,7 @@ import time
 import pytest
 
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.turns import MOST_HELD, Place
+from apps.gateway.turns import MOST_HELD, Position
 from pipeline.errors import BusUnavailable, MessageTooLarge
 from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TRACE, TURN
 from pipeline.messages import Delta, Finished, Problem
@@ -280,6 +280,18 @@ def test_a_turn_whose_replies_cannot_be_written_is_given_up() -> None:
     assert len(desk.session.turns) == 0
 
 
+def test_a_late_acknowledgement_is_not_told() -> None:
+    """A turn that was given up before it was acknowledged does not appear afterwards."""
+    desk = Desk()
+    desk.session.receive(desk.codec.receive('{"type": "response.create"}'))
+    acknowledgement, _ = desk.session.outgoing()
+
+    desk.session.undelivered(acknowledgement, DOWN)
+
+    assert desk.read(acknowledgement.message) == []
+    assert desk.answer(desk.ask())["status"] == "completed"
+
+
 def test_an_end_that_does_not_come_back_is_forgotten() -> None:
     """Should even the gateway's own end be lost, the turn does not stay for ever."""
     desk = Desk(turn_timeout_s=30.0, slack_s=5.0, publish_timeout_s=10.0)
@@ -296,7 +308,7 @@ def test_records_of_unknown_turns_are_skipped() -> None:
     """What belongs to no turn under way is told to nobody."""
     desk = Desk()
 
-    made = desk.session.read(Place(0, 9), Delta("sess_1", "resp_old", at=0, text="x", index=1))
+    made = desk.session.read(Position(0, 9), Delta("sess_1", "resp_old", at=0, text="x", index=1))
 
     assert made == []
 
