@@ -85,7 +85,9 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncGenerator[None, No
     if port == 0:
         yield
         return
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = _Server(config)
     with listening(host, port) as taken:
         running = asyncio.ensure_future(server.serve(sockets=[taken]))

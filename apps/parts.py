@@ -26,8 +26,11 @@ from stages.tokens import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from stages.llm.model import LoadedModel
+
 NAMES = ("text", "llm", "postprocess")
 INSTANT = "instant"
+NO_DRAFT = "none"
 BUNDLED = Path(__file__).parent / "demo" / "models"
 BUNDLED_NAME = "penstock-demo"
 DEMO_THREADS = 1
@@ -117,6 +120,16 @@ def source(model: ModelSettings) -> str:
     return str(folder)
 
 
+def draft_source(model: ModelSettings) -> str | None:
+    """Where the draft model comes from, or None if there is none."""
+    if model.draft == NO_DRAFT:
+        return None
+    if model.draft:
+        return str(Path(model.draft).expanduser()) if Path(model.draft).expanduser().is_dir() else model.draft
+    folder = BUNDLED / "draft"
+    return str(folder) if not model.name and folder.is_dir() else None
+
+
 def served_name(model: ModelSettings) -> str:
     """The name by which clients may ask for the model."""
     if model.alias:
@@ -141,23 +154,37 @@ async def _engine(
     model: ModelSettings, tell: Tell
 ) -> AsyncGenerator[tuple[Engine, PreTrainedTokenizerBase, int], None]:
     """The torch engine with its tokenizer and context."""
+    from stages.llm.engine import TorchEngine
+
+    target, draft = await asyncio.to_thread(_loaded, model, tell)
+    engine = TorchEngine(
+        target,
+        draft=draft,
+        most=model.batch,
+        queue=model.queue,
+        kv_bytes=model.kv_mb << 20,
+        prefix_bytes=model.prefix_mb << 20,
+    )
+    async with engine:
+        yield engine, target.tokenizer, target.context
+
+
+def _loaded(model: ModelSettings, tell: Tell) -> tuple[LoadedModel, LoadedModel | None]:
     import torch
 
-    from stages.llm.engine import TorchEngine
     from stages.llm.model import load_model
 
     if threads := model.threads or (0 if model.name else DEMO_THREADS):
         torch.set_num_threads(threads)
-    loaded = await asyncio.to_thread(
-        load_model,
-        source(model),
-        device=model.device,
-        dtype=model.dtype,
-        context=model.context or None,
-        progress=tell,
+    context = model.context or None
+    target = load_model(source(model), device=model.device, dtype=model.dtype, context=context, progress=tell)
+    folder = draft_source(model)
+    if folder is None:
+        return target, None
+    draft = load_model(
+        folder, device=model.device, dtype=model.dtype, progress=lambda what, share: tell(f"draft: {what}", share)
     )
-    async with TorchEngine(loaded, most=model.batch, queue=model.queue) as engine:
-        yield engine, loaded.tokenizer, loaded.context
+    return target, draft
 
 
 def _instant(tokenizer: PreTrainedTokenizerBase) -> InstantEngine:

@@ -33,6 +33,9 @@ class ModelSettings:
 
     name: str = ""
     """Hugging Face name or folder; none is the bundled demo model, `instant` an engine that makes tokens up."""
+    draft: str = ""
+    """The same for a smaller model with the same tokens, which guesses ahead and changes the speed, not the answers;
+    none is the demo model's own, `none` no draft."""
     alias: str = ""
     """The name by which clients may ask for it; none is its folder's or Hugging Face name."""
     device: str = "auto"
@@ -47,6 +50,10 @@ class ModelSettings:
     """Answers that the engine works on at once."""
     queue: Annotated[int, Meta(ge=0)] = 256
     """Answers that may wait for it; more are refused, with a time to come back."""
+    kv_mb: Positive = 4096
+    """Megabytes for the keys and values of running answers; those without room wait."""
+    prefix_mb: Annotated[int, Meta(ge=0)] = 256
+    """Megabytes for what finished turns leave to their sessions' next."""
     pace_s: Annotated[float, Meta(ge=0)] = 0.0
     """Seconds that an answer rests after each run of tokens: for demonstrations and tests of slowness."""
 

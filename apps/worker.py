@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
 from apps.health import Health, serving
@@ -99,16 +99,31 @@ async def connected(settings: Settings) -> AsyncGenerator[KafkaBus, None]:
     Raises:
         BusUnavailable: it did not within `stage.wait_s`.
     """
-    chosen = replace(settings.kafka, start_timeout_ms=ATTEMPT_MS)
     deadline = time.monotonic() + settings.stage.wait_s
     async with AsyncExitStack() as stack:
-        while True:
-            try:
-                yield await stack.enter_async_context(KafkaBus(chosen))
-                return
-            except BusUnavailable as error:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise
-                log.warning("%s; waiting %.0f s more", error, left)
-                await asyncio.sleep(min(RETRY_S, left))
+        while (bus := await _attempt(stack, settings, deadline)) is None:
+            await asyncio.sleep(RETRY_S)
+        yield bus
+
+
+async def _attempt(stack: AsyncExitStack, settings: Settings, deadline: float) -> KafkaBus | None:
+    try:
+        with _hushed(logging.getLogger("aiokafka")):
+            return await stack.enter_async_context(KafkaBus(replace(settings.kafka, start_timeout_ms=ATTEMPT_MS)))
+    except BusUnavailable as error:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise
+        log.warning("%s; waiting %.0f s more", error, left)
+        return None
+
+
+@contextmanager
+def _hushed(library: logging.Logger) -> Generator[None, None, None]:
+    """Keep a library from telling each of its attempts: we tell what they come to."""
+    before = library.level
+    library.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        library.setLevel(before)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Config, Model, Sets, given
+from apps.cli.options import Config, Draft, Kafka, Model, Sets, given
 from apps.cli.running import quiet, settings_of
 
 bench = typer.Typer(no_args_is_help=True, help="Measure: each tells machine, n and percentiles.")
@@ -31,6 +31,7 @@ def overhead(
     json: Json = None,
     config: Config = None,
     model: Model = None,
+    draft: Draft = None,
     sets: Sets = None,
 ) -> None:
     """What the pipeline adds to an engine: first token and token to token, whole pipe against engine alone."""
@@ -38,7 +39,7 @@ def overhead(
     from apps.bench.overhead import overhead as measure
 
     kinds = kinds_of(engine or ["instant", "model"])
-    settings = settings_of(config, given(sets, {"model.name": model}))
+    settings = settings_of(config, given(sets, {"model.name": model, "model.draft": draft}))
     quiet()
     asyncio.run(measure(settings, Plan(n, tokens, interval), kafka=kafka, kinds=kinds, path=json))
 
@@ -60,3 +61,24 @@ def sessions(
     settings = settings_of(config, given(sets, {}))
     quiet()
     asyncio.run(measure(settings, Load(count, turns, tokens, rounds), path=json))
+
+
+@bench.command()
+def bus(
+    kafka: Kafka = None,
+    keys: Annotated[
+        list[int] | None, typer.Option("--keys", help="Concurrent keys; repeatable.", show_default="1, 8, 64, 512")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each system, in alternating order.")] = 5,
+    messages: Annotated[int, typer.Option(min=1, help="Messages in a round's backlog.")] = 6000,
+    json: Json = None,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """One stage between two topics: ours, bare aiokafka and FastStream, in one run. Leaves its topics behind."""
+    from apps.bench.bus import Plan, run
+
+    settings = settings_of(config, given(sets, {"kafka.bootstrap": kafka}))
+    quiet()
+    plan = Plan(rounds=rounds, messages=messages)
+    run(settings.kafka, plan._replace(keys=tuple(keys)) if keys else plan, path=json)

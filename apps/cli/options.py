@@ -28,6 +28,10 @@ Model = Annotated[
         "--model", help="Hugging Face name or folder of the chat model.", show_default="the bundled demo model"
     ),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option("--draft", help="The same for a draft model, which guesses ahead; 'none' for none."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.", show_default="8080")]
@@ -45,6 +49,7 @@ LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, 
 
 FLAGS = {
     "model.name": "--model",
+    "model.draft": "--draft",
     "model.device": "--device",
     "gateway.host": "--host",
     "gateway.port": "--port",

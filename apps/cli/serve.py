@@ -10,6 +10,7 @@ import typer
 from apps.cli.options import (
     Config,
     Device,
+    Draft,
     HealthPort,
     Host,
     Kafka,
@@ -32,6 +33,7 @@ def up(
     host: Host = None,
     port: Port = None,
     model: Model = None,
+    draft: Draft = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
@@ -41,6 +43,7 @@ def up(
         "gateway.host": host,
         "gateway.port": port,
         "model.name": model,
+        "model.draft": draft,
         "model.device": device,
         "log.level": log_level,
     }
@@ -80,6 +83,7 @@ def stage(
     topic_prefix: TopicPrefix = None,
     health_port: HealthPort = None,
     model: Model = None,
+    draft: Draft = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
@@ -90,6 +94,7 @@ def stage(
         "kafka.topic_prefix": topic_prefix,
         "health.port": health_port,
         "model.name": model,
+        "model.draft": draft,
         "model.device": device,
         "log.level": log_level,
     }
