@@ -34,7 +34,7 @@ def recipe(progress: float) -> Recipe:
     """Much to copy at first, little noise in the last tenth."""
     if progress > 0.88:
         return Recipe(0.35, 0.015, 0.3)
-    return Recipe(0.7, 0.03, max(0.45, 1 - 3 * progress))
+    return Recipe(0.7, 0.03, max(0.35, 1 - 3 * progress))
 
 
 def messages(rng: random.Random, how: Recipe) -> list[Message]:

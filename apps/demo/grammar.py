@@ -20,7 +20,7 @@ OTHER_SYSTEMS = (
     "You are a helpful assistant.", "Be brief and friendly.", "You are a shop assistant.", "Answer in one sentence.",
 )
 KINDS = {
-    "faq": 28.0, "products": 31.0, "orders": 13.0, "names": 9.0, "small_talk": 9.0, "outside": 11.0, "foreign": 1.5,
+    "faq": 26.0, "products": 29.0, "orders": 11.0, "names": 7.0, "small_talk": 9.0, "outside": 26.0, "foreign": 2.5,
 }
 # fmt: on
 
