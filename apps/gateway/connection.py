@@ -123,7 +123,8 @@ class Connection:
             self._send_soon(self._codec.complaint(self._take() or refusal))
             return
         except Refusal as refusal:
-            self._session.refuse(self._take() or refusal)
+            limited = self._take()
+            self._session.refuse(limited.about(refusal.event_id) if limited else refusal)
             return
         self._metrics.events_in.labels(str(command.__struct_config__.tag)).inc()
         if limited := self._take():

@@ -16,7 +16,7 @@ from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.turns import Position
 from pipeline.bus import Bus, Part, Record
-from pipeline.errors import BusUnavailable, TopicMissing, UndecodableMessage
+from pipeline.errors import BusUnavailable, SettingsError, TopicMissing, UndecodableMessage
 from pipeline.topics import REPLIES
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class Hub:
     async def _parts(self) -> Iterable[Part]:
         count = await self._bus.partitions(REPLIES.name)
         numbers = self._settings.replies or (random.randrange(count),)
+        if wrong := [number for number in numbers if not 0 <= number < count]:
+            raise SettingsError("gateway.replies", f"there is no partition {wrong[0]}; the topic has {count}")
         return [Part(REPLIES.name, number) for number in numbers]
 
     def _take(self, record: Record) -> None:

@@ -43,17 +43,38 @@ async def serve(
 
     Raises:
         AddressInUse: another program listens on the address.
+        SettingsError: there is no such address, or no such partition of replies.
     """
     with listening(settings.host, settings.port) as taken:
-        server = _Server(_config(app, settings))
-        async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[taken]))
-            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(POLL_S / 10)
-            started(*taken.getsockname()[:2])
-            await stop.wait()
-            await drain(app.state.hub, settings.drain_s)
-            server.should_exit = True
+        try:
+            await _serve(app, settings, taken, stop, started)
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+
+async def _serve(
+    app: Starlette,
+    settings: GatewaySettings,
+    taken: socket.socket,
+    stop: asyncio.Event,
+    started: Callable[[str, int], None],
+) -> None:
+    server = _Server(_config(app, settings))
+    async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve(sockets=[taken]))
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(POLL_S / 10)
+        started(*taken.getsockname()[:2])
+        await stop.wait()
+        await drain(app.state.hub, settings.drain_s)
+        server.should_exit = True
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first, out of its groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def drain(hub: Hub, seconds: float) -> None:

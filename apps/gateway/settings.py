@@ -78,7 +78,7 @@ class GatewaySettings:
     """Frames that may wait for a slow client; beyond it the connection is closed with 1013."""
 
     send_queue_bytes: Count = 1024 * 1024
-    """Bytes that may wait for a slow client."""
+    """Characters that may wait for a slow client: bytes, where its language is written in ASCII."""
 
     send_timeout_s: Seconds = 20.0
     """Seconds that one frame may take to leave."""
