@@ -49,8 +49,8 @@ class Tile:
 class Layout:
     """Where everything is, the same in all layers of one shape, so made once for a batch.
 
-    `gather` picks the queries ([groups, KV heads, heads / KV heads * step]) from the batch's ([T, heads]), and `scatter`
-    the batch's results from those.
+    `gather` picks the queries ([groups, KV heads, heads / KV heads * step]) from the batch, [T, heads], and `scatter`
+    the results of the batch from those.
     """
 
     step: int
@@ -94,7 +94,7 @@ def ragged_attention(
     Shapes: query [1, H, T, d]; key, value [1, KV heads, T, d]; the result [1, T, H, d]. The queries are regrouped to
     [groups, KV heads, H / KV heads * step, d], so that a tile is one call for all its heads and positions.
     """
-    _refuse_unknown(attention_mask, others)
+    _refuse_unknown(module, attention_mask, sliding_window, others)
     heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
     plan = ragged.layout(heads, kv_heads, query.device)
     queries = query.transpose(1, 2).reshape(-1, size)
@@ -176,9 +176,11 @@ def _mask(tile: Tile, step: int, fold: int, window: int | None, like: Tensor) ->
     return mask.expand(-1, -1, fold, -1, -1).reshape(tile.last - tile.first, 1, fold * step, tile.keys)
 
 
-def _refuse_unknown(attention_mask: Tensor | None, others: dict[str, Any]) -> None:
+def _refuse_unknown(module: Any, attention_mask: Tensor | None, window: int | None, others: dict[str, Any]) -> None:
     """A model that asks for more than this attention computes would answer wrongly without a word."""
     asked = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
+    if window is None and isinstance(getattr(module, "sliding_window", None), int):
+        asked.append("a window that only its mask knows of")
     if attention_mask is not None:
         asked.append("attention_mask")
     if others.get("is_causal") is False:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import EngineUnavailable, Overloaded
+from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
 from pipeline.messages import Prompt
 from stages.llm.batch import Batch, Outcome
 from stages.llm.drafter import Drafter
@@ -103,6 +103,8 @@ class TorchEngine:
             raise EngineUnavailable("the model is not running")
         if len(self._mailboxes) >= self._room:
             raise Overloaded("too many answers are being made", retry_after=self._retry_after())
+        if not 0 <= min(prompt.ids) <= max((*prompt.ids, *prompt.emitted)) < self._model.tokens:
+            raise InvalidParameter("prompt", f"has token ids that {self._model.name!r} does not have")
         number = next(self._numbers)
         mailbox = self._mailboxes[number] = Mailbox()
         began = time.monotonic()

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
-from stages.llm import attention, checkpoint, progress
+from stages.llm import attention, checkpoint, linears, progress
 from stages.tokens import brief, load_tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class LoadedModel:
     """A causal LM with our attention, and what belongs to it.
 
     `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
-    this precision from all others, `token_bytes` is the memory for a token's keys and values.
+    this precision from all others, `token_bytes` is the memory for a token's keys and values, `tokens` the number
+    of ids it has rows for.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LoadedModel:
     context: int
     eos: frozenset[int]
     fingerprint: str
+    tokens: int
     token_bytes: int = 1
 
 
@@ -69,6 +71,7 @@ def load_model(
     tokenizer = load_tokenizer(folder)
     place = _device(source, device)
     network = _load(source, folder, _dtype(dtype, place), tell).to(place).eval()
+    linears.pack(network)
     tell("trying it out", None)
     model = LoadedModel(
         name=source,
@@ -78,6 +81,7 @@ def load_model(
         device=place,
         context=_context(source, network, context),
         eos=_eos(network, tokenizer),
+        tokens=network.get_input_embeddings().weight.shape[0],
         fingerprint=checkpoint.fingerprint(folder, files, str(network.dtype), attention.NAME),
     )
     _check_vocabulary(model)
@@ -155,8 +159,7 @@ def _eos(network: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def _check_vocabulary(model: LoadedModel) -> None:
-    known, rows = len(model.tokenizer), model.network.get_input_embeddings().weight.shape[0]
-    if known > rows:
-        raise ModelLoadError(
-            model.name, f"its tokenizer has {known} tokens and its weights only {rows}; they belong to different models"
-        )
+    known = len(model.tokenizer)
+    if known > model.tokens:
+        why = f"its tokenizer has {known} tokens and its weights only {model.tokens}; they belong to different models"
+        raise ModelLoadError(model.name, why)

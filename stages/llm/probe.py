@@ -42,8 +42,7 @@ def probe(model: LoadedModel) -> int:
 
 
 def _text(model: LoadedModel, stride: int) -> list[int]:
-    size = model.network.get_input_embeddings().weight.shape[0]
-    return [number * stride % size for number in range(1, min(TOKENS, model.context) + 1)]
+    return [number * stride % model.tokens for number in range(1, min(TOKENS, model.context) + 1)]
 
 
 def _alone(model: LoadedModel, text: list[int]) -> Tensor:

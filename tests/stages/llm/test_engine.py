@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import EngineUnavailable, Overloaded, PenstockError
-from pipeline.messages import Prompt
+from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PenstockError
+from pipeline.messages import Prompt, Utterance
 from stages.llm import forward as forward_module
 from stages.llm.batch import Batch, Outcome
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel
+from stages.llm.model import LoadedModel, load_model
 from stages.llm.pace import Pace
+from stages.preprocess.text.template import ChatTemplate
+from tests.stages.conftest import DEMO
 from tests.stages.llm.running import DEADLINE_S, answer, begin, make_prompt, reference, some_ids
 from tests.stages.models import MAKERS
 
@@ -130,6 +132,13 @@ async def test_answer_ends_with_the_context(engine: TorchEngine, model: LoadedMo
     assert (len(ids), finish) == (3, "length")
 
 
+@pytest.mark.parametrize("ids", [[7, 512], [-1]])
+async def test_ids_that_the_model_does_not_have_are_refused(engine: TorchEngine, ids: list[int]) -> None:
+    """An id without a row is refused before it can do harm (on a GPU it would end the process)."""
+    with pytest.raises(InvalidParameter, match="token ids"):
+        await answer(engine, make_prompt(ids))
+
+
 async def test_given_up_answer_leaves_at_once(engine: TorchEngine) -> None:
     """Nothing is computed for an answer that was given up, and its place is free."""
     await begin(engine, make_prompt(some_ids(20, 8), max_output_tokens=400), tokens=3)
@@ -226,3 +235,18 @@ async def test_idle_engine_waits_without_work(engine: TorchEngine) -> None:
 
     assert engine.busy_since is None
     assert engine._batch.idle
+
+
+@pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="the demo model is not built")
+async def test_demo_model_says_what_generate_says() -> None:
+    """The model we ship answers real questions as with `generate`, many at once."""
+    model = load_model(DEMO, device="cpu")
+    template = ChatTemplate(model.tokenizer)
+    questions = ["hello", "what are your opening hours?", "how do I wash a down jacket?", "thanks!", "where is 48213?"]
+    talks = [[Utterance("user", question)] for question in questions]
+    prompts = [make_prompt(template.encode(talk), session=talk[0].text, max_output_tokens=40) for talk in talks]
+
+    async with TorchEngine(model) as engine:
+        answers = await asyncio.gather(*(answer(engine, prompt) for prompt in prompts))
+
+    assert [(ids, finish) for ids, finish, _ in answers] == [reference(model, prompt) for prompt in prompts]
