@@ -101,7 +101,7 @@ async def connected(settings: Settings) -> AsyncGenerator[KafkaBus, None]:
     """
     deadline = time.monotonic() + settings.stage.wait_s
     async with AsyncExitStack() as stack:
-        while (bus := await _attempt(stack, settings, deadline)) is None:
+        while (bus := await _attempt(stack, settings, deadline)) is None:  # noqa: ASYNC110 - each time it is asked anew
             await asyncio.sleep(RETRY_S)
         yield bus
 

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from tests.guard import Guarded
 
-READY_S = 45.0
+READY_S = 90.0
 STOP_S = 20.0
 POLL_S = 0.1
 

@@ -20,7 +20,7 @@ from tests.servers import unused_port
 from tests.services import KafkaService
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 100
+DEADLINE_S = 150
 KEYS = {
     "image",
     "build",
@@ -136,7 +136,7 @@ def locally(service: dict[str, Any], broker: str, **more: str) -> dict[str, str]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_the_very_same_commands_hold_a_chat(
     services: dict[str, dict[str, Any]], kafka: KafkaService, small_model: Path, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ async def test_an_address_that_is_taken_ends_the_program(settings: Settings) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 async def test_the_program_serves_until_it_is_told_to_stop(small_model: Path, tmp_path: Path, unused_port: int) -> None:
     """`penstock up` serves a chat and its page, says where to look, and ends well on SIGTERM."""
     options = ["--model", str(small_model), "--port", str(unused_port), "--set", "model.threads=1"]

@@ -18,7 +18,7 @@ from tests.apps.processes import Penstock, started
 from tests.servers import unused_port
 from tests.services import KafkaService
 
-DEADLINE_S = 80
+DEADLINE_S = 150
 FAILED = 1
 
 
@@ -68,6 +68,7 @@ async def environment(kafka: KafkaService, small_model: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 async def test_a_broker_that_is_not_there_is_waited_for_and_then_given_up(tmp_path: Path, unused_port: int) -> None:
     """The start says what it waits for and how long, and ends with an error that names the address."""
     options = ["--kafka", f"127.0.0.1:{unused_port}", "--set", "stage.wait_s=5"]
@@ -80,6 +81,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_and_then_given_up(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 async def test_a_route_that_is_not_there_ends_the_worker(environment: dict[str, str], tmp_path: Path) -> None:
     """Without topics a stage ends, and says how to create them."""
     elsewhere = {**environment, "PENSTOCK_KAFKA_TOPIC_PREFIX": "nowhere-"}
@@ -91,7 +93,7 @@ async def test_a_route_that_is_not_there_ends_the_worker(environment: dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_worker_whose_place_was_taken_ends(environment: dict[str, str], tmp_path: Path) -> None:
     """Of two processes under one static identity the first ends with an error, and does not fight."""
     static = {**environment, "PENSTOCK_KAFKA_GROUP_INSTANCE_ID": "text-0"}
@@ -116,7 +118,7 @@ async def test_a_worker_whose_place_was_taken_ends(environment: dict[str, str], 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_all_stages_in_one_process_answer_over_kafka(environment: dict[str, str], tmp_path: Path) -> None:
     """A gateway and one process with the three stages chained hold a chat, and both end well."""
     front, back = unused_port(), unused_port()
