@@ -1088,6 +1088,7 @@
   class View {
     #bubbles = new Map();
     #following = true;
+    #empty = true; // nothing but the greeting, which is read from its beginning
     #ticker = 0;
     #noticeTimer = 0;
     #noticed = false; // the bar shows a notice, which outlives a change of the connection
@@ -1275,9 +1276,9 @@
       const settled = messages.filter(({ state }) => !LIVE.has(state) && state !== "queued");
       this.#place(this.log, settled, retriable, 1);
       this.#place(this.under, messages.filter((message) => !settled.includes(message)), null, 0);
-      this.suggestions.hidden = messages.length > 0;
-      this.fresh.disabled = messages.length === 0;
-      this.fresh.hidden = messages.length === 0;
+      this.#empty = messages.length === 0;
+      this.suggestions.hidden = !this.#empty;
+      this.fresh.hidden = this.#empty;
       this.#buttons(Boolean(chat.active), chat.active?.answer.state === "stopping");
       if (this.#following) this.#toEnd();
       else this.#onScroll();
@@ -1313,12 +1314,12 @@
     }
 
     #onScroll() {
-      this.#following = this.#atEnd();
+      this.#following = this.#empty || this.#atEnd();
       this.latest.hidden = this.#following;
     }
 
     #toEnd(focus = false) {
-      this.scroller.scrollTop = this.scroller.scrollHeight;
+      this.scroller.scrollTop = this.#empty ? 0 : this.scroller.scrollHeight;
       this.#following = true;
       this.latest.hidden = true;
       if (focus) this.input.focus({ preventScroll: true });

@@ -512,6 +512,15 @@ async def test_phone(gateway: FakeGateway, visit: Visit, path: str) -> None:
         assert min(box["width"], box["height"]) >= 44, await button.get_attribute("class")
 
 
+async def test_greeting_is_read_from_its_beginning(visit: Visit) -> None:
+    """On a screen too small for greeting and suggestions, the greeting is what stands there first."""
+    visitor = await visit("/", viewport={"width": 320, "height": 568}, is_mobile=True)
+    await visitor.sees_state("Online")
+
+    assert await visitor.page.locator(".scroller").evaluate("node => node.scrollTop") == 0
+    assert await visitor.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 async def test_sheet_keeps_the_focus(gateway: FakeGateway, visit: Visit) -> None:
     """As a sheet over a phone's screen the chat lets no Tab out; as a popup on a desktop it does."""
     gateway.pages["/page"] = embed(body='<a href="#x" id="outside">a link</a>')
