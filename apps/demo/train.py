@@ -2,6 +2,11 @@
 
 The learning rate follows the wall clock, so `--minutes` is what it takes on any machine. The
 state is saved every two minutes; `--resume` goes on from it. The draft learns from the target.
+
+The shipped target was trained on one core, stopped and resumed six times while the grammar was
+improved; a run from the start with the grammar as it is now needs no stops. What it took stands in
+`training.json` beside the weights. Found on the way: with batches of 4,096 tokens, Muon at .02
+stands still (loss .15), and falls by a third as soon as the rate is halved.
 """
 
 import json
