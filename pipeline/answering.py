@@ -13,7 +13,7 @@ from contextlib import aclosing
 from pipeline.bus import Bus, Headers, Record
 from pipeline.errors import BusUnavailable, MessageTooLarge, Retriable, TurnRejected, UndecodableMessage
 from pipeline.headers import PASSED_ON, REPLY_TO, TURN
-from pipeline.holding import Holding
+from pipeline.holding import Holding, Lane
 from pipeline.job import Job, Stopped
 from pipeline.journal import under
 from pipeline.messages import DeadLetter, Finished, Message, Problem
@@ -38,37 +38,52 @@ class Answering:
         self._bus = bus
         self._reply_partitions: int | None = None
 
+    async def hand_over(self, holding: Holding, lane: Lane, job: Job, headers: Headers) -> bool:
+        """Bring `job` so far that all it has to say is on its way to the log; False if the bus does not take it.
+
+        Whether it gets there, `job.unsure` tells.
+        """
+        return await self._answer(holding, job, headers, lane)
+
     async def answer(self, holding: Holding, job: Job, headers: Headers) -> None:
         """Bring `job` to its end, whatever it takes: an answer, a refusal, or a dead letter."""
+        await self._answer(holding, job, headers, None)
+
+    async def _answer(self, holding: Holding, job: Job, headers: Headers, lane: Lane | None) -> bool:
         attempt = 0
         while True:
             attempt += 1
             try:
-                await job.within_time(lambda: self._attempt(holding, job, headers))
-                return
+                await job.within_time(self._attempt(holding, job, headers, lane))
+                return True
             except Stopped as stop:
                 self.metrics.stopped.inc()
                 await job.settled()
                 await self._say(holding, job, headers, self.stage.stopped(job.message, job.published(), stop.reason))
-                return
+                return True
             except TurnRejected as refusal:
                 self.metrics.refused.inc()
                 await self._say(holding, job, headers, _failed(job, problem_of(refusal)))
-                return
+                return True
             except Retriable as error:
+                if lane is not None and isinstance(error, BusUnavailable):
+                    return False
                 if attempt >= self.stage.retry.attempts and not isinstance(error, BusUnavailable):
                     await self._bury(holding, job, headers, error, attempt)
-                    return
+                    return True
                 await self._wait_to_retry(job, error, attempt)
             except Exception as error:  # noqa: BLE001 - the one supervisor: whatever breaks, the turn is answered
                 await self._bury(holding, job, headers, error, attempt)
-                return
+                return True
 
-    async def _attempt(self, holding: Holding, job: Job, headers: Headers) -> None:
+    async def _attempt(self, holding: Holding, job: Job, headers: Headers, lane: Lane | None) -> None:
         async with aclosing(self._outputs(job)) as outputs:
             async for output in outputs:
+                if lane is not None and lane.failed:
+                    raise BusUnavailable("the log", "what comes before in the same lane is not written yet")
                 await self._publish(holding, job, headers, output)
-        await job.delivered()
+        if lane is None:
+            await job.delivered()
 
     def _outputs(self, job: Job) -> Stream:
         if self.stage.folding is not None:

@@ -18,17 +18,30 @@ REMEMBERED = 10_000
 """Finished turns that a partition remembers, so that one that comes again is told."""
 
 
-class Holding:
-    """What a loop knows of one partition that it owns. Dropped as a whole when the partition is lost.
+class Lane:
+    """Jobs that must run one after the other: those of one `key`, or the one of a folding stage's turn.
 
-    A lane is a queue of jobs that must run one after the other: those of one key, or the one of a folding stage's turn.
+    `jobs` are still to run. `on_the_way` have run, in this order, and it is not yet known of all that they published
+    whether it stands in the log. When something of it does not, the lane has `failed`: nothing more is published in it
+    until those jobs have been done again.
     """
+
+    def __init__(self, key: object) -> None:
+        self.key = key
+        self.jobs: deque[Job] = deque()
+        self.on_the_way: dict[Job, None] = {}
+        self.failed = False
+        self.running = False
+
+
+class Holding:
+    """What a loop knows of one partition that it owns. Dropped as a whole when the partition is lost."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
         self.window = Window()
         self.fence = Fence()
-        self.lanes: dict[object, deque[Job]] = {}
+        self.lanes: dict[object, Lane] = {}
         self.jobs: dict[Id, Job] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.paused = False
@@ -44,6 +57,18 @@ class Holding:
         self.epoch = epoch
         self.published = {turn: list(messages) for turn, messages in (published or {}).items()}
         self.opened.set()
+
+    def lane(self, key: object) -> Lane:
+        """The lane of `key`."""
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(key)
+        return lane
+
+    def leave(self, lane: Lane) -> None:
+        """Forget `lane` if nothing is left in it."""
+        if not (lane.running or lane.jobs or lane.on_the_way):
+            self.lanes.pop(lane.key, None)
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Cancel `task` when the partition is lost."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from pipeline.bus import Headers, Record
@@ -32,24 +31,26 @@ class Job:
     A folding stage's turn has several messages, of which `unread` have not yet been read.
     """
 
+    __slots__ = (
+        "_arrived", "_deadline", "_grace", "_reason", "_scope",
+        "began", "first", "id", "message", "messages", "offsets", "outputs", "recovered", "unread",
+    )  # fmt: skip
+
     def __init__(self, record: Record, message: Message, *, patience: float, grace: float) -> None:
+        self.id = (message.session, message.turn)
         self.first = record
         self.message = message
         self.offsets = [record.offset]
         self.messages = [message]
         self.unread = 1
-        self.arrived = asyncio.Event()
+        self._arrived: asyncio.Event | None = None
+        self.began = 0.0
         self.outputs: list[tuple[Message, asyncio.Future[int]]] = []
         self.recovered: list[Message] = []
         self._grace = grace
         self._deadline = _deadline(record.headers, patience)
         self._scope: asyncio.Timeout | None = None
         self._reason: StopReason = "deadline"
-
-    @property
-    def id(self) -> tuple[str, str]:
-        """(session, turn)."""
-        return self.message.session, self.message.turn
 
     @property
     def passed_on(self) -> Headers:
@@ -62,7 +63,8 @@ class Job:
         self.offsets.append(record.offset)
         self.messages.append(message)
         self.unread += 1
-        self.arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     async def read(self, last: Any) -> AsyncGenerator[Message, None]:
         """The turn's messages as they come, up to the one for which `last` is true."""
@@ -75,8 +77,8 @@ class Job:
                 yield message
                 if last(message):
                     return
-            self.arrived.clear()
-            await self.arrived.wait()
+            self._arrived = asyncio.Event()
+            await self._arrived.wait()
 
     def stop(self, reason: StopReason) -> None:
         """Give the turn up, now if it is running, or else as soon as it would."""
@@ -85,32 +87,26 @@ class Job:
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
-    @contextmanager
-    def _running(self, scope: asyncio.Timeout) -> Generator[None, None, None]:
-        self._scope = scope
-        try:
-            yield
-        finally:
-            self._scope = None
-
-    async def within_time(self, work: Any) -> None:
-        """Await `work`, a coroutine function, but no longer than until the deadline or a `stop`.
+    async def within_time(self, work: Coroutine[None, None, None]) -> None:
+        """Await `work`, but no longer than until the deadline or a `stop`.
 
         Raises:
             Stopped: the turn was stopped, or its time is over.
         """
         left = self._deadline + self._grace - time.time()
         if left <= 0:
+            work.close()
             raise Stopped(self._reason)
-        scope = asyncio.timeout(left)
+        scope = self._scope = asyncio.timeout(left)
         try:
             async with scope:
-                with self._running(scope):
-                    await work()
+                await work
         except TimeoutError:
             if not scope.expired():
                 raise
             raise Stopped(self._reason) from None
+        finally:
+            self._scope = None
 
     def published(self) -> list[Message]:
         """What stands in the log of what this turn gave so far: all up to the first whose delivery is not sure."""
@@ -121,6 +117,16 @@ class Job:
             standing.append(message)
         return standing
 
+    @property
+    def unsure(self) -> list[asyncio.Future[int]]:
+        """Deliveries of which it is not known yet whether they stand in the log."""
+        return [delivery for _, delivery in self.outputs if not delivery.done()]
+
+    @property
+    def written(self) -> bool:
+        """Whether all that was published stands in the log."""
+        return len(self.published()) == len(self.recovered) + len(self.outputs)
+
     def forget_unsure(self) -> None:
         """Before another attempt: what is not known to stand in the log is to be said again."""
         self.recovered = self.published()
@@ -128,8 +134,7 @@ class Job:
 
     async def settled(self, timeout: float = 5.0) -> None:
         """Wait until it is known of all that was published whether it stands in the log, or `timeout` seconds."""
-        pending = [delivery for _, delivery in self.outputs if not delivery.done()]
-        if pending:
+        if pending := self.unsure:
             await asyncio.wait(pending, timeout=timeout)
 
     async def delivered(self) -> None:

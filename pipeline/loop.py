@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -20,7 +20,7 @@ from pipeline.answering import Answering
 from pipeline.bus import Bus, Member, Part, Record
 from pipeline.cancels import Cancels
 from pipeline.errors import BusUnavailable, TopicMismatch, UndecodableMessage
-from pipeline.holding import Holding, Id
+from pipeline.holding import Holding, Id, Lane
 from pipeline.job import Job
 from pipeline.journal import claim, read_back
 from pipeline.messages import Message
@@ -134,6 +134,7 @@ class Loop:
                 log.warning("%s: %s; trying again", self.stage.name, error)
                 await asyncio.sleep(1.0)
                 continue
+            self.metrics.records.inc(len(records))
             for record in records:
                 self._take(record)
             for holding in self._holdings.values():
@@ -165,7 +166,6 @@ class Loop:
         holding = self._holdings.get(record.part)
         if holding is None or not holding.started(record):
             return
-        self.metrics.records.inc()
         if not holding.fence.passes(record):
             self.metrics.fenced.inc()
             holding.window.finish(record.offset)
@@ -188,11 +188,13 @@ class Loop:
             return
         job = Job(record, message, patience=self._settings.patience, grace=self.stage.grace)
         holding.jobs.setdefault(turn, job)
-        lane: object = turn if self.stage.folding else record.key
-        if lane in holding.lanes:
-            holding.lanes[lane].append(job)
-        else:
-            holding.lanes[lane] = deque([job])
+        lane = holding.lane(turn if self.stage.folding else record.key)
+        lane.jobs.append(job)
+        self._run(holding, lane)
+
+    def _run(self, holding: Holding, lane: Lane) -> None:
+        if not lane.running:
+            lane.running = True
             self._start(holding, self._run_lane(holding, lane))
 
     def _start(self, holding: Holding, work: Coroutine[None, None, None]) -> None:
@@ -200,35 +202,100 @@ class Loop:
 
     # ---- working -------------------------------------------------------------------------------------------------
 
-    async def _run_lane(self, holding: Holding, lane: object) -> None:
-        jobs = holding.lanes[lane]
+    async def _run_lane(self, holding: Holding, lane: Lane) -> None:
         await holding.opened.wait()
-        while jobs:
+        while lane.jobs or lane.failed:
             if self.stage.folding:
-                await self._work(holding, jobs[0])
+                await self._step(holding, lane)
             else:
                 async with self._slots:
                     if self._draining.is_set():
                         return
-                    await self._work(holding, jobs[0])
-            jobs.popleft()
+                    await self._step(holding, lane)
             self._regulate(holding)
-        del holding.lanes[lane]
+        lane.running = False
+        holding.leave(lane)
 
-    async def _work(self, holding: Holding, job: Job) -> None:
-        if holding.knows(job.id):
+    async def _step(self, holding: Holding, lane: Lane) -> None:
+        """Run the lane's next job. Its successor need not wait until what it published stands in the log."""
+        if lane.failed:
+            await self._redo(holding, lane)
+            return
+        job = lane.jobs[0]
+        if (holding.jobs.get(job.id) is not job or holding.knows(job.id)) and not await self._is_new(
+            holding, lane, job
+        ):
             self.metrics.repeated.inc()
             holding.finish(job)
-            return
+        elif not await self._work(holding, lane, job):
+            lane.on_the_way[job] = None
+            lane.failed = True
+        elif unsure := job.unsure:
+            lane.on_the_way[job] = None
+            for delivery in unsure:
+                delivery.add_done_callback(partial(self._heard, holding, lane, job))
+        elif job.written:
+            self._finish(holding, job)
+        else:
+            lane.on_the_way[job] = None
+            lane.failed = True
+        lane.jobs.popleft()
+
+    async def _is_new(self, holding: Holding, lane: Lane, job: Job) -> bool:
+        """Whether the turn has not been done yet; its first record may still be on its way to the log."""
+        first = holding.jobs.get(job.id, job)
+        if first is not job and first in lane.on_the_way:
+            await first.settled()
+            await asyncio.sleep(0)
+        return not holding.knows(job.id)
+
+    async def _work(self, holding: Holding, lane: Lane | None, job: Job) -> bool:
+        """Let the stage work on `job`; without a `lane`, until all that it says stands in the log."""
         holding.jobs[job.id] = job
-        job.recovered = holding.published.pop(job.id, [])
+        if job.began == 0.0:
+            job.began = time.perf_counter()
+            job.recovered = holding.published.pop(job.id, [])
         if job.id in self._cancelled:
             job.stop("cancelled")
-        began = time.perf_counter()
-        with self.metrics.in_hand.track_inprogress(), self._tracing.span(self.stage.name, job.passed_on) as headers:
-            await self._answering.answer(holding, job, headers)
-        self.metrics.seconds.observe(time.perf_counter() - began)
+        self.metrics.in_hand.inc()
+        try:
+            with self._tracing.span(self.stage.name, job.passed_on) as headers:
+                if lane is not None:
+                    return await self._answering.hand_over(holding, lane, job, headers)
+                await self._answering.answer(holding, job, headers)
+        finally:
+            self.metrics.in_hand.dec()
+        return True
+
+    def _finish(self, holding: Holding, job: Job) -> None:
+        self.metrics.seconds.observe(time.perf_counter() - job.began)
         holding.finish(job)
+
+    def _heard(self, holding: Holding, lane: Lane, job: Job, delivery: asyncio.Future[int]) -> None:
+        """Of something that `job` published it is known now whether it stands in the log."""
+        if self._holdings.get(holding.part) is not holding or job not in lane.on_the_way:
+            return
+        if delivery.cancelled() or delivery.exception() is not None:
+            lane.failed = True
+            self._run(holding, lane)
+        elif job.written:
+            del lane.on_the_way[job]
+            self._finish(holding, job)
+            self._regulate(holding)
+            holding.leave(lane)
+
+    async def _redo(self, holding: Holding, lane: Lane) -> None:
+        """Do again, in their order and one by one, the jobs of which something does not stand in the log."""
+        for job in list(lane.on_the_way):
+            await job.settled()
+        for job in list(lane.on_the_way):
+            if not job.written:
+                self.metrics.retries.inc()
+                job.forget_unsure()
+                await self._work(holding, None, job)
+            del lane.on_the_way[job]
+            self._finish(holding, job)
+        lane.failed = False
 
     def _stop(self, turn: Id) -> None:
         for holding in self._holdings.values():
@@ -322,6 +389,11 @@ class Loop:
         waiting = {task for holding in self._holdings.values() if not holding.opened.is_set() for task in holding.tasks}
         if tasks - waiting:
             await asyncio.wait(tasks - waiting, timeout=self._settings.drain)
+        jobs = [
+            job for holding in self._holdings.values() for lane in holding.lanes.values() for job in lane.on_the_way
+        ]
+        await asyncio.gather(*(job.settled(self._settings.drain) for job in jobs))
+        await asyncio.sleep(0)  # for what waits to hear of it
         for holding in self._holdings.values():
             holding.abandon()
         leftovers = {task for holding in self._holdings.values() for task in holding.tasks}

@@ -10,7 +10,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from opentelemetry import trace
@@ -71,14 +71,14 @@ class Tracing:
         self._tracer = _tracer(endpoint, service) if endpoint else None
         self._propagator = TraceContextTextMapPropagator()
 
-    @contextmanager
-    def span(self, name: str, headers: Headers) -> Generator[Headers, None, None]:
+    def span(self, name: str, headers: Headers) -> AbstractContextManager[Headers]:
         """A span named `name` below the one in `headers`; gives the headers for what comes out of it."""
-        if self._tracer is None:
-            yield headers
-            return
+        return nullcontext(headers) if self._tracer is None else self._span(self._tracer, name, headers)
+
+    @contextmanager
+    def _span(self, tracer: trace.Tracer, name: str, headers: Headers) -> Generator[Headers, None, None]:
         context = self._propagator.extract({TRACE: headers[TRACE]}) if TRACE in headers else None
-        with self._tracer.start_as_current_span(name, context=context):
+        with tracer.start_as_current_span(name, context=context):
             carrier: dict[str, str] = {}
             self._propagator.inject(carrier)
             yield {**headers, **carrier}

@@ -58,11 +58,14 @@ class Publisher:
 
     async def send(self, part: Part, key: bytes, value: bytes, headers: Headers) -> Future[int]:
         """Hand a record over; see `Bus.publish`."""
+        producer = self._producer
         if self._taken >= self._settings.publish_window:
             await self._room()
+        if producer is not self._producer or (self._ending is not None and not self._ending.done()):
+            # who comes after a record that failed must know of that before anything new is written
+            raise BusUnavailable(self._settings.bootstrap, "the producer has failed, another takes its place")
         self._taken += 1
         raw = [(name, text.encode()) for name, text in headers.items()]
-        producer = self._producer
         try:
             if producer is None:
                 producer = await self._ready()
