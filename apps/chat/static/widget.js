@@ -45,7 +45,8 @@
   };
   const WAITS = {
     hello: 10_000, // connection asked for → session.created
-    silence: 45_000, // an answer under way → its next event
+    silence: 20_000, // an answer under way → its next event; then the connection is tried
+    trial: 10_000, // trying the connection → any event at all
     stopped: 5_000, // stop asked for → response.done
     stable: 5_000, // a connection this old has proved itself
     longest: 30_000, // between two attempts to connect
@@ -107,6 +108,10 @@
   }
 
   function realtimeURL({ server, model }) {
+    if (!server) {
+      console.warn(`[${TAG}] there is no server to connect to: set data-server.`);
+      return "";
+    }
     const path = server.endsWith("/v1/realtime") ? server : `${server}/v1/realtime`;
     return model ? `${path}?model=${encodeURIComponent(model)}` : path;
   }
@@ -449,7 +454,7 @@
       const stood = this.state === "ready";
       if (stood && Date.now() - this.#readyAt > WAITS.stable) this.#tries = 0;
       this.#drop();
-      if (REFUSALS.has(code)) return this.#become("refused", { reason: reason || "The server does not allow this connection." });
+      if (REFUSALS.has(code)) return this.#become("refused", { reason: reason.replace(/^\w+: /, "") || "The server does not allow this connection." });
       if (!this.hooks.wanted()) return this.#become("idle");
       return this.#plan(backoff(this.#tries, code, waitInText(reason)), code);
     }
@@ -601,8 +606,12 @@
     #onReady() {
       this.#told.clear();
       this.#pending.clear();
-      this.#send("session.update", { session: { type: "realtime", output_modalities: ["text"] } });
+      this.#configure();
       this.#pump();
+    }
+
+    #configure() {
+      this.#send("session.update", { session: { type: "realtime", output_modalities: ["text"] } });
     }
 
     /** Send the oldest message that waits, if the line is free. */
@@ -621,7 +630,7 @@
       this.active = { question, answer, parts: new Map(), turn: newId("turn"), response: null, facts: { asked: performance.now(), chunks: 0 } };
       const turn = this.active;
       this.#send("response.create", { response: { metadata: { client_turn: turn.turn } } }, (error) => turn === this.active && this.#fail(error));
-      this.#watch(WAITS.silence, () => this.#stalled());
+      this.#expect();
       this.#report("asked");
       this.hooks.changed();
     }
@@ -663,9 +672,8 @@
         "response.done": () => this.#onDone(event.response),
         error: () => this.#onError(event.error ?? {}),
       };
-      if (!Object.hasOwn(handlers, event.type) || !this.#concerns(event)) return;
-      if (this.active && this.active.answer.state !== "stopping") this.#watch(WAITS.silence, () => this.#stalled());
-      handlers[event.type]();
+      if (this.active && this.active.answer.state !== "stopping") this.#expect();
+      if (Object.hasOwn(handlers, event.type) && this.#concerns(event)) handlers[event.type]();
     }
 
     /** Whether an event may touch the answer under way: a response we gave up must not write into the next one. */
@@ -761,6 +769,14 @@
 
     #stalled() {
       this.link.renew();
+    }
+
+    /** A long silence is either a busy server, which still answers when spoken to, or a connection that died unseen. */
+    #expect() {
+      this.#watch(WAITS.silence, () => {
+        this.#configure();
+        this.#watch(WAITS.trial, () => this.#stalled());
+      });
     }
 
     #watch(ms, action) {
@@ -1499,7 +1515,7 @@
 
     #onPolicy({ effectiveDirective, blockedURI }) {
       const { server } = this.#options;
-      if (effectiveDirective === "connect-src" && server.startsWith(blockedURI.replace(/\/v1\/.*/, ""))) {
+      if (effectiveDirective === "connect-src" && server?.startsWith(blockedURI.replace(/\/v1\/.*/, ""))) {
         this.#chat.link.refuse("The security policy of this page does not let the chat connect.");
       }
     }

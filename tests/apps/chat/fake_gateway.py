@@ -115,6 +115,7 @@ class FakeGateway:
         self.sessions: list[Session] = []
         self.pages: dict[str, str] = {}
         self.close_with: tuple[int, str] | None = None  # said to every new connection
+        self.deaf = False  # hears, and says nothing any more
         self.url = ""
         self._ids = itertools.count()
 
@@ -191,6 +192,8 @@ class FakeGateway:
             await to.connection.send(json.dumps(event))
 
     async def _hear(self, session: Session, event: dict[str, Any]) -> None:
+        if self.deaf:
+            return
         match event["type"]:
             case "conversation.item.create":
                 await self._send(session, "conversation.item.added", item=event["item"])

@@ -313,6 +313,48 @@ async def test_refusal_is_final(gateway: FakeGateway, visit: Visit) -> None:
     assert gateway.sessions == []
 
 
+async def heard(gateway: FakeGateway, kind: str, count: int) -> None:
+    """Wait until the first session has heard so many events of a type."""
+    async with asyncio.timeout(8):
+        while len(gateway.sessions[0].of(kind)) < count:  # noqa: ASYNC110 - a list, no event
+            await asyncio.sleep(0.02)
+
+
+async def test_busy_server_is_waited_for(gateway: FakeGateway, visit: Visit) -> None:
+    """A server that is silent for long but still there is not asked anew."""
+    go = asyncio.Event()
+    gateway.plan.append(Reply(holds={0: go}))
+    visitor = await visit()
+    await visitor.page.clock.install()
+    await visitor.ask("When?")
+    await expect(visitor.stop).to_be_visible()
+    for trial in range(3):
+        await visitor.page.clock.fast_forward(21_000)
+        await heard(gateway, "session.update", trial + 2)
+    go.set()
+
+    await expect(visitor.answers).to_have_text(HOURS)
+    assert len(gateway.sessions) == 1
+    assert len(gateway.sessions[0].of("response.create")) == 1
+
+
+async def test_connection_that_died_unseen_is_replaced(gateway: FakeGateway, visit: Visit) -> None:
+    """When nothing comes back at all, the chat takes a new connection and asks there."""
+    visitor = await visit()
+    await visitor.sees_state("Online")
+    await visitor.page.clock.install()
+    gateway.deaf = True
+    await visitor.ask("When?")
+    await expect(visitor.stop).to_be_visible()
+    await visitor.page.clock.fast_forward(21_000)
+    await heard(gateway, "session.update", 2)
+    gateway.deaf = False
+    await visitor.page.clock.fast_forward(11_000)
+
+    await expect(visitor.answers).to_have_text(HOURS)
+    assert len(gateway.sessions) == 2
+
+
 # -- kept over a reload
 
 
