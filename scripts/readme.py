@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -141,6 +142,14 @@ def _overhead(result: dict[str, Any]) -> str:
     return "\n".join(["**What the pipeline adds to the engine**, in milliseconds:", "", *rows, "", _source(result)])
 
 
+def _startup(result: dict[str, Any]) -> str:
+    took = result["first_token_s"]
+    return (
+        f"**From `penstock up` to the first token of the first chat**: {took['p50']:.1f} s (median of {took['n']}, the "
+        f"slowest {took['max']:.1f} s).\n\n{_source(result)}"
+    )
+
+
 def _sessions(result: dict[str, Any]) -> str:
     ratio, load, memory = result["ratio"], result["load"], result["resident_mb"]
     return (
@@ -151,12 +160,39 @@ def _sessions(result: dict[str, Any]) -> str:
     )
 
 
+def _bus(result: dict[str, Any]) -> str:
+    ours, *others = list(result["throughput"][0]["rounds"])
+    head = ["handler", "keys", f"{ours}, messages/s", *(f"{ours} / {name}" for name in others)]
+    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for one in result["throughput"]:
+        handler = f"awaits {one['wait_ms']:g} ms" if one["wait_ms"] else "trivial"
+        rate = f"{median(one['rounds'][ours]):,.0f}"
+        ratios = [
+            f"{ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['most']:.2f})" for ratio in one["ratio"].values()
+        ]
+        rows.append(f"| {' | '.join([handler, str(one['keys']), rate, *ratios])} |")
+    title = (
+        f"**One stage between two Kafka topics**, {result['plan']['rounds']} alternating rounds, medians (least–most):"
+    )
+    return "\n".join([title, "", *rows, "", _source(result)])
+
+
 def _evaluation(result: dict[str, Any]) -> str:
-    rows = "\n".join(f"| {name} | {value} |" for name, value in result.items() if isinstance(value, str | int | float))
-    return f"**The bundled demo model**:\n\n| | |\n|---|---|\n{rows}"
+    trained, free = result["target"], result["free"]
+    right = ", ".join(f"{kind} {share} %" for kind, share in result["right_percent"].items())
+    text = (
+        f"**The bundled demo model**: {trained['parameters']:,} parameters, trained on {trained['tokens'] / 1e6:.1f} M "
+        f"tokens in {trained['seconds'] / 60:.0f} minutes on {trained['device']}. Right letter for letter, of "
+        f"{result['turns']} held-out turns: {right}. Of {free['of']} questions that were typed freely, a person "
+        f"accepted the answers to {free['accepted']}."
+    )
+    if speculation := result.get("draft", {}).get("speculation"):
+        figures = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in speculation.items())
+        text += f" Its draft ({result['draft']['parameters']:,} parameters): {figures}."
+    return f"{text}\n\n`python -m apps.demo.evaluate`"
 
 
-RENDERED = {"overhead": _overhead, "sessions": _sessions}
+RENDERED = {"startup": _startup, "overhead": _overhead, "sessions": _sessions, "bus": _bus}
 PARTS = {"tree": tree, "settings": settings, "numbers": numbers}
 
 

@@ -64,6 +64,21 @@ def sessions(
 
 
 @bench.command()
+def startup(
+    n: Annotated[int, typer.Option("-n", min=1, help="Starts.")] = 3,
+    json: Json = None,
+    model: Model = None,
+    draft: Draft = None,
+) -> None:
+    """From `penstock up` to the first token of the first chat, each time in a new process."""
+    from apps.bench.startup import startup as measure
+
+    quiet()
+    options = [*(("--model", model) if model else ()), *(("--draft", draft) if draft else ())]
+    asyncio.run(measure(n, options, path=json))
+
+
+@bench.command()
 def bus(
     kafka: Kafka = None,
     keys: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -64,3 +65,4 @@ def quiet() -> None:
     from pipeline.telemetry import configure_logging
 
     configure_logging("warning")
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # it warns of topics that are a moment old

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from apps.bench.client import Unanswered
 from apps.bench.overhead import Plan, kinds_of, overhead
 from apps.bench.sessions import Load, sessions
+from apps.bench.startup import startup
 from apps.settings import ModelSettings, Settings
 from pipeline.errors import SettingsError
 from tests.services import KafkaService
@@ -70,3 +72,21 @@ async def test_many_sessions_are_all_answered(
     assert result["answers"] == 20
     assert result["frames"] > 20 * 4
     assert result["ratio"]["least"] <= result["ratio"]["median"] <= result["ratio"]["most"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_the_start_is_timed_to_the_first_token(
+    small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command is started, asked and ended, and what it took is told."""
+    path = tmp_path / "startup.json"
+    options = ["--model", str(small_model), "--set", "model.threads=1"]
+    await asyncio.wait_for(startup(1, options, path=path), 150)
+    assert json.loads(path.read_text())["first_token_s"]["n"] == 1
+
+
+async def test_a_program_that_does_not_start_is_told() -> None:
+    """Where the command ends instead of answering, that is the outcome."""
+    with pytest.raises(Unanswered, match="ended with status 2"):
+        await asyncio.wait_for(startup(1, ["--set", "nonsense=1"], path=None), DEADLINE_S)
