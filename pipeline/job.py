@@ -84,20 +84,30 @@ class Job:
         """Give the turn up, now if it is running, or else as soon as it would."""
         self._reason = reason
         self._deadline = -self._grace
-        if self._scope is not None:
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time())
 
+    def watch(self, now: float) -> None:
+        """Give the turn up if its time is over at `now` (seconds since 1970). Whoever runs jobs calls this regularly.
+
+        One look at all jobs every so often costs far less than a timer for each.
+        """
+        if now > self._deadline + self._grace:
+            self._interrupt()
+
     async def within_time(self, work: Coroutine[None, None, None]) -> None:
-        """Await `work`, but no longer than until the deadline or a `stop`.
+        """Await `work`, but no longer than until a `stop`, or the first `watch` after the deadline.
 
         Raises:
             Stopped: the turn was stopped, or its time is over.
         """
-        left = self._deadline + self._grace - time.time()
-        if left <= 0:
+        if time.time() >= self._deadline + self._grace:
             work.close()
             raise Stopped(self._reason)
-        scope = self._scope = asyncio.timeout(left)
+        scope = self._scope = asyncio.timeout(None)
         try:
             async with scope:
                 await work

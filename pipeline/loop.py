@@ -29,6 +29,9 @@ from pipeline.telemetry import LoopMetrics, Tracing
 
 log = logging.getLogger(__name__)
 
+WATCH_EVERY = 0.05
+"""Seconds between two looks at who is past the deadline."""
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -67,6 +70,7 @@ class Loop:
         self._answering = Answering(stage, bus, self.metrics)
         self._cancelled = Cancels(bus, self._stop)
         self._slots = asyncio.Semaphore(stage.concurrency)
+        self._running: dict[Job, None] = {}
         self._rebalancing = False
         self._draining = asyncio.Event()
         self._joined = asyncio.Event()
@@ -117,10 +121,12 @@ class Loop:
             self._member = member
             helpers.append(self._tasks.create_task(self._take_records()))
             helpers.append(self._tasks.create_task(self._commit_regularly()))
+            watching = self._tasks.create_task(self._watch_deadlines())
             await self._draining.wait()
             for helper in helpers:
                 helper.cancel()
             await self._finish_work()
+            watching.cancel()
             await self._commit(self._holdings.values())
 
     # ---- taking records ------------------------------------------------------------------------------------------
@@ -257,15 +263,23 @@ class Loop:
             job.recovered = holding.published.pop(job.id, [])
         if job.id in self._cancelled:
             job.stop("cancelled")
-        self.metrics.in_hand.inc()
+        self._running[job] = None
         try:
             with self._tracing.span(self.stage.name, job.passed_on) as headers:
                 if lane is not None:
                     return await self._answering.hand_over(holding, lane, job, headers)
                 await self._answering.answer(holding, job, headers)
         finally:
-            self.metrics.in_hand.dec()
+            self._running.pop(job, None)
         return True
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            self.metrics.in_hand.set(len(self._running))
+            now = time.time()
+            for job in self._running:
+                job.watch(now)
 
     def _finish(self, holding: Holding, job: Job) -> None:
         self.metrics.seconds.observe(time.perf_counter() - job.began)
