@@ -65,4 +65,4 @@ def quiet() -> None:
     from pipeline.telemetry import configure_logging
 
     configure_logging("warning")
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # it warns of topics that are a moment old
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it complains of topics that are a moment old
