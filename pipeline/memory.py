@@ -1,7 +1,7 @@
 """A bus whose logs are kept in the process: the same partitions, offsets, groups and redelivery as Kafka's.
 
-It keeps nothing across the process's end, and it is bounded: a full partition drops what all its groups have finished,
-and lets the publisher wait where nothing is finished.
+It keeps nothing across the process's end, and it is bounded: of what all its groups have finished a partition keeps
+only the newest records; one that is full of unfinished ones lets the publisher wait.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ RECORD_OVERHEAD = 200
 class _Log:
     """One partition: the records from offset `base` on, and whom to wake when there are more."""
 
-    def __init__(self, part: Part, *, max_records: int, max_bytes: int) -> None:
+    def __init__(self, part: Part, *, keep: int, max_records: int, max_bytes: int) -> None:
         self.part = part
         self.base = 0
         self.records: deque[Record] = deque()
         self.bytes = 0
         self.watchers: set[asyncio.Event] = set()
         self.room = asyncio.Condition()
+        self._keep = keep
         self._max_records = max_records
         self._max_bytes = max_bytes
 
@@ -55,9 +56,14 @@ class _Log:
             watcher.set()
         return offset
 
+    @property
+    def long(self) -> bool:
+        """Whether there is more than is worth keeping once it is finished."""
+        return len(self.records) >= self._keep or self.bytes >= self._max_bytes // 4
+
     def trim(self, floor: int) -> None:
-        """Drop the oldest records until there is room, but none from offset `floor` on."""
-        while self.full and self.base < floor:
+        """Drop the oldest records beyond those worth keeping, but none from offset `floor` on."""
+        while self.long and self.base < floor:
             self.bytes -= len(self.records.popleft().value) + RECORD_OVERHEAD
             self.base += 1
 
@@ -238,8 +244,9 @@ class MemoryBus:
     Args:
         route: the topics that exist.
         partitions: how many each topic has that does not say so itself.
-        max_records: of a partition, beyond which the finished ones are dropped.
-        max_bytes: the same in bytes.
+        keep: records that a partition keeps of what all groups have finished.
+        max_records: records of a partition, beyond which its publishers wait.
+        max_bytes: the same in bytes; a quarter of it is kept of what is finished.
         max_message: bytes of the largest record.
         patience: seconds that a publisher waits for room before it gives up.
     """
@@ -249,6 +256,7 @@ class MemoryBus:
         route: Collection[Topic] = ROUTE,
         *,
         partitions: int = 8,
+        keep: int = 5_000,
         max_records: int = 50_000,
         max_bytes: int = 32 << 20,
         max_message: int = 1 << 20,
@@ -256,7 +264,9 @@ class MemoryBus:
     ) -> None:
         self._logs = {
             topic.name: [
-                _Log(Part(topic.name, number), max_records=max_records, max_bytes=max_bytes)
+                _Log(
+                    Part(topic.name, number), keep=min(keep, max_records), max_records=max_records, max_bytes=max_bytes
+                )
                 for number in range(topic.partitions or partitions)
             ]
             for topic in route
@@ -285,19 +295,22 @@ class MemoryBus:
         if len(value) > self._max_message:
             raise MessageTooLarge(topic, size=len(value), limit=self._max_message)
         target = logs[zlib.crc32(key.encode()) % len(logs) if partition is None else partition]
+        if target.long:
+            target.trim(self._floor(target))
         if target.full:
             await self._make_room(target)
         delivery: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         delivery.set_result(target.append(key, value, dict(headers)))
         return delivery
 
-    async def _make_room(self, target: _Log) -> None:
-        def floor() -> int:
-            committed = (group.committed.get(target.part, target.end) for group in self._groups.values())
-            return min(committed, default=target.end)
+    def _floor(self, target: _Log) -> int:
+        """The first offset that some group has not finished."""
+        committed = (group.committed.get(target.part, target.end) for group in self._groups.values())
+        return min(committed, default=target.end)
 
+    async def _make_room(self, target: _Log) -> None:
         def trimmed() -> bool:
-            target.trim(floor())
+            target.trim(self._floor(target))
             return not target.full
 
         try:

@@ -75,3 +75,15 @@ async def test_the_bound_is_one_of_bytes_too() -> None:
             assert not await reader.poll(limit=10, timeout=0.01)
         async with bus.reader({PART: 0}) as reader:
             assert len(await reader.poll(limit=100, timeout=1.0)) <= 3
+
+
+async def test_of_what_is_finished_only_the_newest_is_kept() -> None:
+    """Memory does not grow with what has been: long before a partition is full, finished records go."""
+    async with MemoryBus(partitions=1, keep=10) as bus, bus.member("g", ["turns"], Deaf()) as member:
+        await fill(bus, 30)
+        await member.commit({PART: 25})
+        await fill(bus, 1)
+        async with bus.reader({PART: 0}) as reader:
+            offsets = [record.offset for record in await reader.poll(limit=100, timeout=1.0)]
+
+    assert offsets == list(range(21, 31))
