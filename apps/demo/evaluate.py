@@ -3,8 +3,8 @@
 A reply is right if it is one of the right answers of that turn, letter for letter: facts, names and
 numbers included. Only two things do not matter: a `Hello!` in front, and which of the friendly
 refusals answers what is outside the shop (both are counted word for word as well). The test file
-was frozen before the first training run; its phrasings and values (names, order numbers, topics)
-are held out by hash. In dialogues the model sees its own replies.
+was frozen in the first minutes of the training, before any reply was seen; its phrasings and values
+(names, order numbers, topics) are held out by hash. In dialogues the model sees its own replies.
 """
 
 import json
