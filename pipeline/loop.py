@@ -24,6 +24,7 @@ from pipeline.holding import Holding, Id, Lane
 from pipeline.job import Job
 from pipeline.journal import claim, read_back
 from pipeline.messages import Message
+from pipeline.slots import Slots
 from pipeline.stage import Stage
 from pipeline.telemetry import LoopMetrics, Tracing
 
@@ -69,7 +70,7 @@ class Loop:
         self._holdings: dict[Part, Holding] = {}
         self._answering = Answering(stage, bus, self.metrics)
         self._cancelled = Cancels(bus, self._stop)
-        self._slots = asyncio.Semaphore(stage.concurrency)
+        self._slots = Slots(stage.concurrency)
         self._running: dict[Job, None] = {}
         self._rebalancing = False
         self._draining = asyncio.Event()

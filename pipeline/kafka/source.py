@@ -26,8 +26,12 @@ from pipeline.kafka.settings import KafkaSettings
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 100
-"""How long the broker holds a fetch open for lack of records. aiokafka has one fetch on its way to a broker, so a
-partition that is wanted again waits for the one before to come back; at 500 ms that was seen as stalls."""
+"""How long the broker holds a fetch open for lack of records.
+
+aiokafka has one fetch at a time on its way to a broker, and a partition that is wanted again (after a seek, a pause, a
+buffer run dry) waits for it to come back. Measured at 500 ms: 300 ms to the first record after a seek, and 5,000
+messages/s of a backlog in one partition; at 100 ms: 75 ms and 9,000. Idle it costs .7 % of a core instead of .4 %.
+"""
 
 FETCH_BYTES = 512 << 10
 """Of a partition, at once. As much again may be prefetched."""
