@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 from pipeline.answering import Answering
 from pipeline.bus import Bus, Member, Part, Record
 from pipeline.cancels import Cancels
-from pipeline.errors import BusUnavailable, TopicMismatch, UndecodableMessage
+from pipeline.errors import BusUnavailable, UndecodableMessage
 from pipeline.holding import Holding, Id, Lane
 from pipeline.job import Job
-from pipeline.journal import claim, read_back
 from pipeline.messages import Message
 from pipeline.slots import Slots
 from pipeline.stage import Stage
+from pipeline.takeover import Takeover
 from pipeline.telemetry import LoopMetrics, Tracing
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Loop:
         self._tracing = tracing or Tracing()
         self._holdings: dict[Part, Holding] = {}
         self._answering = Answering(stage, bus, self.metrics)
+        self._takeover = Takeover(stage, bus)
         self._cancelled = Cancels(bus, self._stop)
         self._slots = Slots(stage.concurrency)
         self._running: dict[Job, None] = {}
@@ -99,20 +100,12 @@ class Loop:
             OwnershipLost: another process has taken this member's place.
             TopicMissing: the route is not there.
         """
-        await self._check_route()
+        await self._takeover.check_route()
         try:
             async with self._tasks:
                 await self._work_as_member()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group
-
-    async def _check_route(self) -> None:
-        reads = self.stage.reads
-        partitions = await self._bus.partitions(reads.name)
-        if (journal := self.stage.journal) is None:
-            return
-        if (others := await self._bus.partitions(journal.name)) != partitions:
-            raise TopicMismatch(reads.name, partitions, journal.name, others)
 
     async def _work_as_member(self) -> None:
         helpers = []
@@ -374,29 +367,7 @@ class Loop:
         if self.stage.journal is None:
             holding.open()
         else:
-            self._start(holding, self._take_over(holding))
-
-    async def _take_over(self, holding: Holding) -> None:
-        """Fence off the former owner, and read back what it had published of the turns it had not finished."""
-        while not holding.opened.is_set():
-            try:
-                await self._read_back(holding)
-            except BusUnavailable as error:
-                log.warning("%s: %s cannot be taken over: %s; trying again", self.stage.name, holding.part, error)
-                await asyncio.sleep(1.0)
-
-    async def _read_back(self, holding: Holding) -> None:
-        assert self.stage.journal is not None
-        journal = Part(self.stage.journal.name, holding.part.number)
-        epoch = await claim(self._bus, journal, self.stage.name)
-        backlog = await self._bus.end(holding.part)
-        first = await asyncio.shield(holding.first)
-        if first.offset >= backlog:
-            holding.open(epoch)
-            return
-        published = await read_back(self._bus, self.stage.journal, journal, since=first.timestamp, epoch=epoch)
-        holding.open(epoch, published)
-        log.info("%s: %s taken over at offset %d", self.stage.name, holding.part, first.offset)
+            self._start(holding, self._takeover.open(holding))
 
     async def _finish_work(self) -> None:
         """Let the work in hand come to its end, for as long as a drain may take; give up the rest."""
