@@ -26,6 +26,8 @@ class Lane:
     until those jobs have been done again.
     """
 
+    __slots__ = ("failed", "jobs", "key", "on_the_way", "running")
+
     def __init__(self, key: object) -> None:
         self.key = key
         self.jobs: deque[Job] = deque()
