@@ -207,10 +207,20 @@ async def _task(work: Any) -> AsyncGenerator[asyncio.Task[Any], None]:
 # ---- throughput ------------------------------------------------------------------------------------------------------
 
 
-async def with_backlog(settings: KafkaSettings, keys: int, messages: int) -> KafkaSettings:
-    """Topics of their own, with `messages` turns of `keys` sessions waiting in them."""
+@asynccontextmanager
+async def with_backlog(settings: KafkaSettings, keys: int, messages: int) -> AsyncGenerator[KafkaSettings, None]:
+    """Topics of their own, with `messages` turns of `keys` sessions waiting in them; deleted afterwards."""
     own = replace(settings, topic_prefix=f"{settings.topic_prefix}bench-{uuid.uuid4().hex[:8]}.")
     await create_topics(own, ROUTE, partitions=PARTITIONS)
+    try:
+        await _fill(own, keys, messages)
+        yield own
+    finally:
+        async with _admin(own) as admin:
+            await admin.delete_topics([own.topic_prefix + topic.name for topic in ROUTE])
+
+
+async def _fill(own: KafkaSettings, keys: int, messages: int) -> None:
     async with KafkaBus(own) as bus:
         sent = []
         for number in range(messages):
@@ -219,7 +229,6 @@ async def with_backlog(settings: KafkaSettings, keys: int, messages: int) -> Kaf
                 await bus.publish(TURNS.name, TURNS.encode(turn), key=turn.session, headers={"turn": turn.turn})
             )
         await asyncio.gather(*sent)
-    return own
 
 
 async def work_off(running: Running, work: Work, bus: KafkaBus, plan: Plan) -> Result:
@@ -357,8 +366,7 @@ async def _compared(
 ) -> dict[str, list[Result]]:
     """`rounds` of each system, each time in another order."""
     found: dict[str, list[Result]] = {name: [] for name in systems}
-    own = await with_backlog(settings, keys, plan.messages)
-    async with KafkaBus(own) as bus:
+    async with with_backlog(settings, keys, plan.messages) as own, KafkaBus(own) as bus:
         for number in range(plan.rounds):
             names = list(systems)
             for name in names[number % len(names) :] + names[: number % len(names)]:
@@ -371,20 +379,26 @@ async def _compared(
 async def _latency(systems: Mapping[str, Running], settings: KafkaSettings, plan: Plan, tick: Any) -> dict[str, Spread]:
     found = {}
     for name, running in systems.items():
-        own = await with_backlog(settings, LATENCY_KEYS, 0)
-        found[name] = spread(await latencies(running, Work(own, "latency", 0.0), plan))
+        async with with_backlog(settings, LATENCY_KEYS, 0) as own:
+            found[name] = spread(await latencies(running, Work(own, "latency", 0.0), plan))
         tick()
     return found
 
 
 async def _brokers(settings: KafkaSettings) -> str:
+    async with _admin(settings) as admin:
+        count = len((await admin.describe_cluster())["brokers"])
+    return f"Kafka at {settings.bootstrap}, {count} broker{'s' if count > 1 else ''}"
+
+
+@asynccontextmanager
+async def _admin(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient, None]:
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
     await admin.start()
     try:
-        count = len((await admin.describe_cluster())["brokers"])
+        yield admin
     finally:
         await admin.close()
-    return f"Kafka at {settings.bootstrap}, {count} broker{'s' if count > 1 else ''}"
 
 
 # ---- telling ---------------------------------------------------------------------------------------------------------
