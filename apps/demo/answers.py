@@ -89,6 +89,11 @@ def compare(one: Product, other: Product) -> str:
     return f"{costs(the(one), one)} and {costs(f'the {other.name}', other)}."
 
 
+def compare_about(one: Product, other: Product) -> str:
+    """What both are like: which is warmer or lighter can be read from it."""
+    return f"{the(one)} {do(one, 'is', 'are')} {one.about}. {the(other)} {do(other, 'is', 'are')} {other.about}."
+
+
 def category(kind: Category) -> str:
     """All products of a kind, with prices."""
     members = [product(name) for name in kind.members]

@@ -33,6 +33,19 @@ GAMMA = 4
 LONGEST = 260
 BATCH = 32
 HELLO = "Hello! "
+FREE = {
+    "second": (
+        "The second set",
+        "Typed before the shipped model said anything, and quoted as its result.",
+    ),
+    "first": (
+        "The first set",
+        (
+            "Typed before an earlier model said anything. The training was improved after reading what failed, so this "
+            "is no fair test any more. The earlier model's 26 of 40 stand in `free_first_before.md`."
+        ),
+    ),
+}
 COUNTS = {"single": 300, "several": 120, "outside": 200, "echo": 150}
 
 Dialogue = list[Turn]
@@ -87,6 +100,7 @@ class Verdict(TypedDict):
 
     ok: bool
     why: str
+    replies: list[str]
 
 
 class Chat:
@@ -219,32 +233,41 @@ def table(marks: Sequence[Mark], console: Console, wrong: int) -> None:
         )
 
 
-def free(chat: Chat, console: Console) -> dict[str, int]:
-    """Answer the freely typed questions, and write them out with the judgements given by hand."""
-    talks = [item["turns"] for item in json.loads((FOLDER / "free_questions.json").read_text(encoding="utf-8"))]
-    verdicts_file = FOLDER / "free_verdicts.json"
+def judged(verdicts: Sequence[Verdict], at: int, replies: Sequence[str]) -> Verdict:
+    """The verdict on `replies`; one on other replies says nothing of these."""
+    if at < len(verdicts) and verdicts[at]["replies"] == replies:
+        return verdicts[at]
+    return {"ok": False, "why": "not judged", "replies": list(replies)}
+
+
+def free(chat: Chat, name: str, console: Console) -> tuple[dict[str, int], list[str]]:
+    """Answer a set of freely typed questions: what was accepted by hand, and all of it as Markdown."""
+    talks = [item["turns"] for item in json.loads((FOLDER / f"free_{name}.json").read_text(encoding="utf-8"))]
+    verdicts_file = FOLDER / f"free_{name}_verdicts.json"
     verdicts = json.loads(verdicts_file.read_text(encoding="utf-8")) if verdicts_file.exists() else []
     said = converse(chat, talks)
-    lines = [
-        "# Forty questions, typed before any reply was seen",
-        "",
-        "Judged by hand: would a person accept the answer?",
-        "",
-    ]
-    good = 0
-    for at, (talk, replies) in enumerate(zip(talks, said, strict=True)):
-        verdict: Verdict = verdicts[at] if at < len(verdicts) else {"ok": False, "why": "not judged"}
-        good += verdict["ok"]
-        lines.append(
-            f"{at + 1}. **{'accepted' if verdict['ok'] else 'not accepted'}**"
-            + (f" ({verdict['why']})" if verdict["why"] else "")
-        )
+    found = [judged(verdicts, at, replies) for at, replies in enumerate(said)]
+    lines: list[str] = []
+    for at, (talk, replies, verdict) in enumerate(zip(talks, said, found, strict=True)):
+        why = f" ({verdict['why']})" if verdict["why"] else ""
+        lines.append(f"{at + 1}. **{'accepted' if verdict['ok'] else 'not accepted'}**{why}")
         for question, reply in zip(talk, replies, strict=True):
             lines += [f"    - {question}", f"        > {reply}"]
+    good = sum(verdict["ok"] for verdict in found)
     lines += ["", f"Accepted: {good} of {len(talks)}.", ""]
-    (FOLDER / "free_questions.md").write_text("\n".join(lines), encoding="utf-8")
     console.print("\n".join(lines), markup=False)
-    return {"accepted": good, "of": len(talks)}
+    return {"accepted": good, "of": len(talks)}, lines
+
+
+def free_sets(chat: Chat, console: Console) -> dict[str, dict[str, int]]:
+    """Both sets of freely typed questions, written out; only the second was unknown to the training."""
+    page = ["# Freely typed questions", "", "Judged by hand: would a person accept the answer?", ""]
+    results: dict[str, dict[str, int]] = {}
+    for name, (title, note) in FREE.items():
+        results[name], lines = free(chat, name, console)
+        page += [f"## {title}", "", note, "", *lines]
+    (FOLDER / "free_questions.md").write_text("\n".join(page), encoding="utf-8")
+    return results
 
 
 def main(
@@ -262,7 +285,7 @@ def main(
         freeze(test)
         return
     target = Chat(models / "target")
-    freely = free(target, console)
+    freely = free_sets(target, console)
     if free_only:
         return
     marks = check(target, test)
@@ -271,7 +294,8 @@ def main(
         "right_percent": shares(marks),
         "word_for_word_percent": shares(marks, "same"),
         "turns": len(marks),
-        "free": freely,
+        "free": freely["second"],
+        "free_first_set": freely["first"],
     }
     for name in ("target", "draft"):
         ledger = models / name / "training.json"

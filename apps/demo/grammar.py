@@ -20,7 +20,7 @@ OTHER_SYSTEMS = (
     "You are a helpful assistant.", "Be brief and friendly.", "You are a shop assistant.", "Answer in one sentence.",
 )
 KINDS = {
-    "faq": 26.0, "products": 29.0, "orders": 11.0, "names": 7.0, "small_talk": 12.0, "outside": 26.0, "foreign": 2.5,
+    "faq": 29.0, "products": 33.0, "orders": 12.0, "names": 7.0, "small_talk": 12.0, "outside": 26.0, "foreign": 2.5,
 }
 # fmt: on
 
@@ -50,7 +50,7 @@ def plain(talk: Talk, phrases: Phrases) -> Turn:
 
 def faq(talk: Talk) -> Turn:
     """One question about the shop, or two in one message."""
-    if talk.rng.random() < 0.12:
+    if talk.rng.random() < 0.2:
         return two_questions(talk)
     intent = load("faq").pick(talk.rng)
     return talk.opened(say(intent, talk.rng, talk.split), intent.replies[0], intent.name)
@@ -117,7 +117,7 @@ def dialogue(
     count = turns or length(rng)
     favourite = rng.choices(list(KINDS), list(KINDS.values()))[0]
     for _ in range(count):
-        if talk.last == "ask_order" and rng.random() < 0.7:
+        if talk.last == "ask_order" and rng.random() < 0.85:
             yield after_ask(talk)
             continue
         if talk.last == "which_product" and rng.random() < 0.8:

@@ -19,7 +19,7 @@ LETTER_SIZES = ("XS", "S", "M", "L", "XL", "XXL", "medium", "large", "small")
 FACTS = ("price", "stock", "colours", "sizes", "waterproof")
 FOLLOW_UPS = {
     "price_it": 3, "stock_it": 2.5, "colours_it": 2, "sizes_it": 2, "about_it": 2, "waterproof_it": 1.5, "buy_it": 1.5,
-    "has_colour_it": 3.5, "cheaper_it": 1, "recall_product": 1.5, "same_again": 3,
+    "has_colour_it": 6, "cheaper_it": 1, "recall_product": 1.5, "same_again": 4,
 }
 GIVEN_PRODUCT = (
     "! {the} {p}", "! the {p}", "! {p}", "! I mean {the} {p}", "! {p} of course", "! the {p} please",
@@ -33,7 +33,7 @@ def about_product(talk: Talk) -> Turn:
     follow = talk.product is not None and talk.rng.random() < 0.55
     if follow:
         return about_same(talk)
-    if talk.rng.random() < 0.06:
+    if talk.rng.random() < 0.11:
         return two_facts(talk)
     intent = load("products").pick(talk.rng)
     match intent.name:
@@ -68,6 +68,8 @@ def two_facts(talk: Talk) -> Turn:
         + talk.rng.choice(JOINTS)
         + say(phrases[f"{second}_it"], talk.rng, talk.split)[2:]
     )
+    if {first, second} == {"price", "stock"}:
+        return talk.opened(fill_product(talk, both, one), answers.price_stock(one), "price_stock")
     more = answers.ABOUT_PRODUCT[second](one).replace(answers.the(one), "They" if one.plural else "It", 1)
     return talk.opened(fill_product(talk, both, one), f"{answers.ABOUT_PRODUCT[first](one)} {more}", "two_facts")
 
@@ -77,11 +79,11 @@ def about_named(talk: Talk, intent: Intent) -> Turn:
     one = talk.rng.choice(PRODUCTS)
     talk.product, talk.topic, talk.asked = one, intent.name, True
     phrase = say(intent, talk.rng, talk.split)
-    if intent.name == "compare":
+    if intent.name in ("compare", "compare_about"):
         other = talk.rng.choice([each for each in PRODUCTS if each is not one])
         talk.product = None
         text = fill_product(talk, phrase, one).replace("{q}", talk.rng.choice(other.names))
-        return talk.opened(text, answers.compare(one, other), intent.name)
+        return talk.opened(text, getattr(answers, intent.name)(one, other), intent.name)
     return answered(talk, phrase, one, intent.name)
 
 

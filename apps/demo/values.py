@@ -34,7 +34,7 @@ EMOJI = "😀😂😍🤔👍👎🔥🎉💩🙏😡😢🏕⛺🥾🧥❤✨�
 def invented_name(rng: random.Random) -> str:
     """Two to four syllables, some with doubled letters or accents."""
     name = ""
-    for _ in range(rng.choice((1, 2, 2, 2, 3, 3, 4))):
+    for _ in range(rng.choice((1, 2, 2, 2, 3, 3, 4, 4))):
         consonant = "" if not name and rng.random() < 0.2 else rng.choice(STARTS)
         if len(consonant) == 1 and name and rng.random() < 0.2:
             consonant *= 2
@@ -42,7 +42,7 @@ def invented_name(rng: random.Random) -> str:
     name += rng.choice(ENDS)
     if rng.random() < 0.08:
         name = random_letters(rng, rng.randint(3, 9))
-    if rng.random() < 0.05:
+    if rng.random() < 0.09:
         name = "".join(rng.choice(ACCENTS.get(letter, letter)) for letter in name)
     return name if len(name) > 1 else name + "n"
 

@@ -105,7 +105,8 @@ class Talk:
 
     def ending(self, kind: str) -> str:
         """What stands after the last word."""
-        polite = self.rng.choice(ENDINGS) if self.rng.random() < 0.06 else ""
+        extra = self.rng.random()
+        polite = self.rng.choice(ENDINGS) if extra < 0.06 else f" {emoji(self.rng)}" if extra < 0.09 else ""
         signs = ("?", "?", "?", "", "", "??", "?!") if kind == "?" else (".", ".", "", "", "", "!")
         return polite + ("" if polite.endswith(("?", "!", ")")) else self.rng.choice(signs))
 

@@ -11,7 +11,7 @@ from apps.demo.batches import TOKENS, Recipe, pool
 from apps.demo.model import Llama, Shape
 from apps.demo.muon import orthogonal
 from apps.demo.tokenizer import ASSISTANT, END, PAD, Encoder
-from apps.demo.train import FLAT, Trainer, cross_entropy, rate
+from apps.demo.train import FLAT, Ledger, Plan, Trainer, cross_entropy, rate
 
 TINY = Shape(width=16, layers=1, heads=2, kv_heads=1, hidden=32, head=8)
 EASY = Recipe(noise=0.5, spell=0.1, copying=0.0)
@@ -60,6 +60,15 @@ def test_the_rate_rises_and_falls(flat: float) -> None:
     """It begins small, and ends at nothing."""
     assert rate(0.0, 0, flat) < 0.1 < rate(0.1, 1000, flat)
     assert rate(1.0, 9999, flat) == 0
+
+
+def test_a_resumed_run_may_fall_from_a_rate_of_its_own() -> None:
+    """It warms up again, then falls in a line from the share that was asked for to nothing."""
+    plan, resumed = Plan(200.0, 0.4, again=0.5), (100.0, 7000)
+    rates = [plan.rate(Ledger(seconds, steps), resumed) for seconds, steps in ((100, 7000), (150, 7500), (200, 8000))]
+
+    assert 0 < rates[0] < 0.05
+    assert rates[1:] == [0.25, 0.0]
 
 
 def test_a_resumed_run_goes_on_as_if_never_stopped(encoder: Encoder, tmp_path: Path) -> None:
