@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.bus import Part
-from pipeline.errors import EngineUnavailable, PromptTooLong, TopicMismatch
+from pipeline.bus import Headers, Part
+from pipeline.errors import BusUnavailable, EngineUnavailable, PromptTooLong, TopicMismatch
 from pipeline.headers import CLAIM, DEADLINE, EPOCH, REPLY_TO, TRACE
 from pipeline.journal import claim
 from pipeline.loop import Loop, LoopSettings
@@ -564,3 +564,71 @@ async def test_headers_that_make_no_sense_stop_nothing(bus: MemoryBus, headers: 
         (prompt,) = await prompts.take(1)
 
     assert prompt.turn == "t2"
+
+
+class Unsure(MemoryBus):
+    """A bus that loses what it was handed over, or lands it and loses the word of that, for the first few records.
+
+    As with an idempotent producer, nothing lands behind a lost record until its publisher has heard of the loss.
+    """
+
+    def __init__(self, topic: Topic, fates: str) -> None:
+        super().__init__(partitions=1)
+        self._topic_name = topic.name
+        self._fates = list(fates)
+        self._losses = 0
+
+    async def publish(
+        self, topic: str, value: bytes, *, key: str, headers: Headers, partition: int | None = None
+    ) -> asyncio.Future[int]:
+        """By the next fate of a message for the topic: y lands, n is lost, s lands and says it did not."""
+        fate = "y"
+        if topic == self._topic_name and CLAIM not in headers:
+            fate = "n" if self._losses else self._fates.pop(0) if self._fates else "y"
+        failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if fate == "n":
+            self._losses += 1
+        else:
+            delivery = await super().publish(topic, value, key=key, headers=headers, partition=partition)
+            if fate == "y":
+                return delivery
+        asyncio.get_running_loop().call_later(0.01, self._fail, failed, fate)
+        return failed
+
+    def _fail(self, delivery: asyncio.Future[int], fate: str) -> None:
+        self._losses -= fate == "n"
+        if not delivery.done():
+            delivery.set_exception(BusUnavailable("here", "a test says so"))
+
+
+@pytest.mark.parametrize("fates", ["n", "s", "yn", "ns", "nn", "ynyn", "snsnsn", "yyyyn"])
+async def test_what_does_not_reach_the_log_is_said_again(fates: str) -> None:
+    """Whichever deliveries fail, every turn of the key is answered in the end, and nothing is committed before."""
+    async with Unsure(PROMPTS, fates) as bus, tapping(bus, PROMPTS) as prompts:
+        loop = make_loop(text_stage(to_prompt, retry=Retry(first=0.01)), bus)
+        async with running(loop):
+            for number in range(5):
+                await put(bus, make_turn(f"t{number}"))
+            seen: list[str] = []
+            while len(set(seen)) < 5:
+                seen += [prompt.turn for prompt in await prompts.take(1)]
+            await eventually(lambda: all(not holding.window.span for holding in loop._holdings.values()))
+            assert not any(holding.lanes or holding.jobs for holding in loop._holdings.values())
+
+
+@pytest.mark.parametrize("fates", ["n", "ys", "yyn", "yysn", "yyyynyyn"])
+async def test_an_answer_has_no_gap_where_a_delivery_failed(fates: str) -> None:
+    """Tokens whose delivery is not sure are said again under their numbers, in the order of their numbers."""
+    messages: list[Message] = []
+    async with (
+        Unsure(TOKENS, fates) as bus,
+        tapping(bus, TOKENS) as tokens,
+        running(make_loop(counting_llm(retry=Retry(first=0.01)), bus)),
+    ):
+        await put(bus, make_prompt("t1"))
+        while not (messages and isinstance(messages[-1], Done)):
+            record = await tokens.record()
+            if CLAIM not in record.headers:
+                messages.append(TOKENS.decode(record.value))
+
+    assert ids_of(messages) == list(range(10))
