@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.settings import ModelSettings, StageSettings
-from pipeline.errors import ModelLoadError, SettingsError
+from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
 from pipeline.messages import Prompt
 from pipeline.stage import Stage, chain
 from stages.detokenize import Vocabulary
@@ -26,6 +26,7 @@ from stages.tokens import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from stages.llm.engine import TorchEngine
     from stages.llm.model import LoadedModel
 
 NAMES = ("text", "llm", "postprocess")
@@ -165,8 +166,16 @@ async def _engine(
         kv_bytes=model.kv_mb << 20,
         prefix_bytes=model.prefix_mb << 20,
     )
-    async with engine:
+    async with engine, asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(_watch(engine))
         yield engine, target.tokenizer, target.context
+        watching.cancel()
+
+
+async def _watch(engine: TorchEngine) -> None:
+    """A worker whose model is dead would go on to take turns and fail them, while others could answer: end it."""
+    await engine.died()
+    raise EngineUnavailable("the model thread has died")
 
 
 def _loaded(model: ModelSettings, tell: Tell) -> tuple[LoadedModel, LoadedModel | None]:

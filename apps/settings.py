@@ -66,6 +66,8 @@ class LogSettings:
     """The least that is told."""
     format: Literal["auto", "text", "json"] = "auto"
     """`auto` is text on a terminal and JSON elsewhere."""
+    otlp_endpoint: str = ""
+    """Where traces go, by OTLP over HTTP (`http://host:4318/v1/traces`; needs `penstock[otlp]`); none: nowhere."""
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def _shared(registry: CollectorRegistry, kind: Any, name: str, text: str, bucket
 
 
 def new_traceparent() -> str:
-    """A fresh W3C trace context, not sampled."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    """A fresh W3C trace context, sampled."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 class Tracing:

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.protocol import State
 
-from pipeline.errors import PenstockError
+from pipeline.errors import PenstockError, SettingsError
 
 Event = dict[str, Any]
 
@@ -138,6 +138,8 @@ class Line:
             socket = await connect(
                 self._address(), additional_headers=headers, open_timeout=CONNECT_S, compression=None
             )
+        except InvalidURI as error:
+            raise SettingsError("chat.url", f"{self._url!r} is not an address; write ws://host:port") from error
         except InvalidStatus as error:
             if error.response.status_code >= FAULT_OF_SERVER:
                 raise

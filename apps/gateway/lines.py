@@ -61,7 +61,7 @@ class LineSession(Session):
 
     def returned(self) -> list[Event]:
         """The client is back: the answers that it missed, and of the one under way all so far."""
-        self.present = True
+        self.present, self.flooded = True, False
         missed = list(self._missed)
         self._missed.clear()
         return missed + [_whole(answer.text) for answer in self.turns if answer.text]

@@ -35,6 +35,7 @@ class Seats:
     def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._seats: dict[str, Seat] = {}
+        self._gone: list[Session] = []
         self.draining = False
 
     def __iter__(self) -> Iterator[Seat]:
@@ -109,7 +110,8 @@ class Seats:
             elif seat.left_at is not None:
                 self._tick_empty(seat, now - seat.left_at)
         self._metrics.sessions.set(len(self._seats))
-        return [seat.session for seat in self]
+        gone, self._gone = self._gone, []
+        return [*gone, *(seat.session for seat in self)]
 
     def _tick_connection(self, seat: Seat, connection: Connection, now: float) -> None:
         busy = len(seat.session.turns) > 0
@@ -145,4 +147,5 @@ class Seats:
         if len(away) >= self._settings.max_sessions:
             oldest = min(away, key=lambda seat: seat.left_at or 0.0)
             oldest.session.abandon()
+            self._gone.append(oldest.session)
             del self._seats[oldest.session.id]

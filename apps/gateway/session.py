@@ -5,7 +5,6 @@ Sans-I/O: knows no socket and no bus. `receive` and `tick` fill `outgoing`, `rea
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from apps.gateway.refusal import LIMITED, Refusal
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.turns import Position, Turns
 from pipeline.messages import Message, Told, Turn, Utterance
+from pipeline.telemetry import new_traceparent
 from pipeline.topics import REPLIES
 
 REMEMBERED = 512
@@ -179,7 +179,7 @@ class Session:
             {"type": "rate_limits.updated", "rate_limits": self.terms.rates()},
         )
         turn = Turn(self.id, answer.id, conversation=said, sampling=sampling, model=self.terms.model)
-        self.turns.start(answer, turn, acknowledgement, self.terms.trace or new_trace())
+        self.turns.start(answer, turn, acknowledgement, self.terms.trace or new_traceparent())
 
     def _context(self, options: c.ResponseOptions) -> tuple[Utterance, ...]:
         """What the model is told: the system prompt, then the conversation or what the client put in its place.
@@ -260,11 +260,6 @@ class Session:
 def _name(command: c.Command) -> tuple[object, str | None]:
     """What tells a command from others; some clients give all their events one id."""
     return command.__struct_config__.tag, command.event_id
-
-
-def new_trace() -> str:
-    """A W3C trace context."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 def _no_audio(command: c.Command) -> Refusal:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from aiokafka.partitioner import murmur2
 
 from pipeline.bus import Headers, Listener, Part
-from pipeline.errors import BusUnavailable, TopicMismatch
+from pipeline.errors import BusUnavailable
 from pipeline.kafka.lookup import Lookup
 from pipeline.kafka.member import KafkaMember
 from pipeline.kafka.publisher import Publisher
@@ -126,16 +126,6 @@ class KafkaBus:
             self._note(error.why)
             raise
         self._note("")
-
-    async def check_same_partitions(self, topic: str, other: str) -> None:
-        """Return if both have the same number of partitions, as a topic and its journal must.
-
-        Raises:
-            TopicMismatch: they have not.
-        """
-        one, two = await self.partitions(topic), await self.partitions(other)
-        if one != two:
-            raise TopicMismatch(topic, one, other, two)
 
     def _note(self, why: str) -> None:
         """Tell of a change, once."""

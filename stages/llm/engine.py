@@ -77,6 +77,7 @@ class TorchEngine:
         self._thread = threading.Thread(target=self._live, name="penstock-model", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._answer_s = 1.0
+        self._died = asyncio.Event()
         self.alive = False
         """Whether prompts are taken."""
         self.busy_since: float | None = None
@@ -137,7 +138,7 @@ class TorchEngine:
                 self._call(self._deliver, outcomes)
         except BaseException:  # the one place that must hear of everything: the others wait for this thread
             log.exception("the model thread has died")
-            self._call(self._fail_all, "the model thread has died")
+            self._call(self._die, "the model thread has died")
 
     def _follow_orders(self) -> bool:
         """Take what is in the queue; wait only if there is nothing else to do. False: end."""
@@ -166,6 +167,14 @@ class TorchEngine:
             mailbox = self._mailboxes.get(sequence.number)
             if mailbox is not None:
                 mailbox.put(outcome)
+
+    async def died(self) -> None:
+        """Return when the model thread has died: what has come of its model or its device, only a new process mends."""
+        await self._died.wait()
+
+    def _die(self, why: str) -> None:
+        self._fail_all(why)
+        self._died.set()
 
     def _fail_all(self, why: str) -> None:
         self.alive = False

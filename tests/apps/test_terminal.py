@@ -18,6 +18,7 @@ from apps.chat.terminal import talk
 from apps.local import piped
 from apps.parts import loaded
 from apps.settings import ModelSettings, Settings
+from pipeline.errors import SettingsError
 from pipeline.memory import MemoryBus
 
 DEADLINE_S = 30
@@ -30,6 +31,12 @@ async def gateway(handler: Handler, **options: Any) -> AsyncIterator[str]:
     """A server that does what `handler` says; gives its address."""
     async with asyncio.timeout(DEADLINE_S), serve(handler, "127.0.0.1", 0, **options) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_an_address_that_is_none_is_named() -> None:
+    """A URL that cannot be one ends the start with the setting's name."""
+    with pytest.raises(SettingsError, match=r"chat\.url.*'notaurl' is not an address"):
+        await talk(Line("notaurl"), once="Hello")
 
 
 async def tell(socket: ServerConnection, kind: str, **fields: Any) -> None:

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from pipeline.bus import Part
-from pipeline.errors import BusUnavailable, MessageTooLarge, OwnershipLost, TopicMismatch
+from pipeline.errors import BusUnavailable, MessageTooLarge, OwnershipLost
 from pipeline.kafka import KafkaBus, KafkaSettings, create_topics, describe_topics
 from pipeline.kafka.bus import _partition_of
 from pipeline.messages import Turn
@@ -543,13 +543,6 @@ async def test_topics_that_cannot_be_created_say_why(kafka: KafkaService) -> Non
     """More copies than there are brokers: Kafka's own words, and the topic's name."""
     with pytest.raises(BusUnavailable, match=r"'.*many' cannot be created: .*replication"):
         await create_topics(settings_for(kafka), [MANY], partitions=1, replication=9)
-
-
-async def test_a_topic_and_its_journal_must_have_as_many_partitions(bus: KafkaBus) -> None:
-    """A difference is told with both numbers."""
-    await bus.check_same_partitions("many", "many")
-    with pytest.raises(TopicMismatch, match="'many' has 4 partitions and 'one' has 1"):
-        await bus.check_same_partitions("many", "one")
 
 
 async def test_deployments_can_share_a_cluster(kafka: KafkaService) -> None:

@@ -83,7 +83,7 @@ class TextStage:
         """The system prompt (none or one message) and the talk, cleaned, without blank messages."""
         said = [Utterance(u.role, text) for u in conversation if (text := _clean(u)).strip()]
         orders = [u.text for u in said if u.role == "system"] or ([self._system] if self._system else [])
-        talk = _merge([u for u in said if u.role != "system"])
+        talk = [u for u in said if u.role != "system"]
         if not talk or talk[-1].role != "user":
             raise EmptyTurn
         return ([Utterance("system", "\n\n".join(orders))] if orders else []), talk
@@ -94,7 +94,7 @@ class TextStage:
         skip = min(bisect_left(sizes, -limit * DENSEST, key=neg), len(begins) - 1)
 
         def encode_from(place: int) -> list[int]:
-            return self._template.encode([*system, *talk[begins[skip + place] :]])
+            return self._template.encode([*system, *_merge(talk[begins[skip + place] :])])
 
         ids = longest(sizes[skip:], limit, encode_from)
         if len(ids) > limit:

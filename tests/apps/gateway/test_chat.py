@@ -102,6 +102,19 @@ async def test_too_many_waiting_lines_close_the_chat() -> None:
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "too many lines wait for their answer")
 
 
+async def test_a_flooded_chat_is_forgiven_on_return() -> None:
+    """Who was closed for too many lines may come back to the conversation."""
+    async with gateway(max_queued_lines=3) as running:
+        async with chat(running) as socket:
+            for _ in range(40):
+                await socket.send("x")
+            await asyncio.wait_for(socket.wait_closed(), DEADLINE_S)
+        async with chat(running) as socket:
+            await asyncio.sleep(0.6)
+            await socket.send("more")
+            assert (await frames(socket))[-1] == "<END>"
+
+
 async def test_the_conversation_waits_for_its_client() -> None:
     """Who comes back under the same name goes on with the conversation; other names know nothing of it."""
     async with gateway() as running:

@@ -214,6 +214,7 @@ async def test_death_of_the_model_thread_is_told(engine: TorchEngine, monkeypatc
     with pytest.raises(EngineUnavailable, match="died"):
         await answer(engine, prompt)
     assert not engine.alive
+    await asyncio.wait_for(engine.died(), 5)
     with pytest.raises(EngineUnavailable):
         await answer(engine, prompt)
 

@@ -66,6 +66,13 @@ async def test_messages_of_one_side_become_one(stage: TextStage) -> None:
     assert text.endswith("<|user|> Hi\nthere<|end|><|assistant|>")
 
 
+async def test_a_refused_message_does_not_spoil_those_after_it(stage: TextStage) -> None:
+    """A message that was too long, and so has no answer behind it, is dropped like any other that does not fit."""
+    text = await text_of(stage, make_turn(("user", "word " * 600), ("user", "Hello?")))
+
+    assert text == "<|bos|><|system|> Be kind.<|end|><|user|> Hello?<|end|><|assistant|>"
+
+
 @pytest.mark.parametrize(
     ("turn", "refusal", "words"),
     [
