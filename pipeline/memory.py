@@ -1,7 +1,7 @@
 """A bus whose logs are kept in the process: the same partitions, offsets, groups and redelivery as Kafka's.
 
-It keeps nothing across the process's end, and it is bounded: of what all its groups have finished a partition keeps
-only the newest records; one that is full of unfinished ones lets the publisher wait.
+It keeps nothing across the process's end, and it is bounded: of what all its groups have finished and its readers have
+read, a partition keeps only the newest records; one that is full of others lets the publisher wait.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class _Log:
         self.records: deque[Record] = deque()
         self.bytes = 0
         self.watchers: set[asyncio.Event] = set()
-        self.room = asyncio.Condition()
+        self.moved = asyncio.Event()
+        """Set when a group or a reader has come further."""
         self._keep = keep
         self._max_records = max_records
         self._max_bytes = max_bytes
@@ -121,9 +122,14 @@ class _Cursors:
             found = source.read(self._positions[part], limit - len(records))
             if found:
                 self._positions[part] = found[-1].offset + 1
+                source.moved.set()
                 self._logs[part] = self._logs.pop(part)  # fairness: the partition just read comes last next time
             records += found
         return records
+
+    def position(self, part: Part) -> int | None:
+        """The offset that comes next of `part`; None if it is not read."""
+        return self._positions.get(part)
 
     def pause(self, part: Part) -> None:
         """See `Member.pause`."""
@@ -163,7 +169,7 @@ class MemoryMember(_Cursors):
         for part, offset in offsets.items():
             if self._group.owner.get(part) is not self:
                 raise OwnershipLost(self._group.name, f"{part} belongs to another member")
-            await self._group.commit(part, offset)
+            self._group.commit(part, offset)
 
     async def crash(self) -> None:
         """Vanish without a word, as a killed process does; the others get the partitions from the last commit on."""
@@ -232,10 +238,9 @@ class _Group:
                 count[shares[part]] += 1
         return shares
 
-    async def commit(self, part: Part, offset: int) -> None:
+    def commit(self, part: Part, offset: int) -> None:
         self.committed[part] = max(self.committed[part], offset)
-        async with self._logs[part].room:
-            self._logs[part].room.notify_all()
+        self._logs[part].moved.set()
 
 
 class MemoryBus:
@@ -272,6 +277,7 @@ class MemoryBus:
             for topic in route
         }
         self._groups: dict[str, _Group] = {}
+        self._readers: set[_Cursors] = set()
         self._max_message = max_message
         self._patience = patience
 
@@ -304,18 +310,23 @@ class MemoryBus:
         return delivery
 
     def _floor(self, target: _Log) -> int:
-        """The first offset that some group has not finished."""
-        committed = (group.committed.get(target.part, target.end) for group in self._groups.values())
-        return min(committed, default=target.end)
+        """The first offset that some group has not finished, or some reader has not read."""
+        floor = target.end
+        for place in (
+            *(group.committed.get(target.part) for group in self._groups.values()),
+            *(reader.position(target.part) for reader in self._readers),
+        ):
+            if place is not None and place < floor:
+                floor = place
+        return floor
 
     async def _make_room(self, target: _Log) -> None:
-        def trimmed() -> bool:
-            target.trim(self._floor(target))
-            return not target.full
-
         try:
-            async with asyncio.timeout(self._patience), target.room:
-                await target.room.wait_for(trimmed)
+            async with asyncio.timeout(self._patience):
+                while target.full:
+                    target.moved.clear()
+                    await target.moved.wait()
+                    target.trim(self._floor(target))
         except TimeoutError:
             why = f"{target.part.topic}/{target.part.number} is full and nobody reads it"
             raise BusUnavailable("memory", why) from None
@@ -341,9 +352,11 @@ class MemoryBus:
         logs = [self._topic(part.topic)[part.number] for part in start]
         cursors = _Cursors()
         cursors.hold(logs, {log.part: log.end if (at := start[log.part]) is None else at for log in logs})
+        self._readers.add(cursors)
         try:
             yield cursors
         finally:
+            self._readers.discard(cursors)
             cursors.hold((), {})
 
     async def partitions(self, topic: str) -> int:

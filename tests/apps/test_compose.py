@@ -111,7 +111,7 @@ def test_a_port_of_the_host_is_open_to_the_host_alone(services: dict[str, dict[s
 def test_a_stop_is_given_the_time_that_a_drain_takes(services: dict[str, dict[str, Any]]) -> None:
     """Compose waits longer before it kills than a stage works on what it has in hand."""
     for name in OURS:
-        settings = load_settings(services[name]["environment"]).settings
+        settings = load_settings({key: str(value) for key, value in services[name]["environment"].items()}).settings
         assert int(services[name]["stop_grace_period"].rstrip("s")) > settings.stage.drain_s
 
 

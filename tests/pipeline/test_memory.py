@@ -66,6 +66,20 @@ async def test_a_publisher_does_not_wait_for_ever() -> None:
             await fill(bus, 1)
 
 
+async def test_what_a_live_reader_has_not_read_is_kept() -> None:
+    """A publisher that is faster than a reader waits for it; the reader misses nothing."""
+    async with MemoryBus(partitions=1, max_records=10) as bus, bus.reader({PART: 0}) as reader:
+        filling = asyncio.create_task(fill(bus, 50))
+        values: list[bytes] = []
+        async with asyncio.timeout(5):
+            while len(values) < 50:
+                await asyncio.sleep(0.001)
+                values += [record.value for record in await reader.poll(limit=3, timeout=1.0)]
+        await filling
+
+    assert values == [b"%d" % number for number in range(50)]
+
+
 async def test_the_bound_is_one_of_bytes_too() -> None:
     """A few large records fill a partition as well as many small ones."""
     async with MemoryBus(partitions=1, max_bytes=10_000) as bus:
