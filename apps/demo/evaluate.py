@@ -34,17 +34,8 @@ LONGEST = 260
 BATCH = 32
 HELLO = "Hello! "
 FREE = {
-    "second": (
-        "The second set",
-        "Typed before the shipped model said anything, and quoted as its result.",
-    ),
-    "first": (
-        "The first set",
-        (
-            "Typed before an earlier model said anything. The training was improved after reading what failed, so this "
-            "is no fair test any more. The earlier model's 26 of 40 stand in `free_first_before.md`."
-        ),
-    ),
+    "second": ("The second set", "Typed after the training, before any model had answered them; quoted as the result."),
+    "first": ("The first set", "Typed before the model said anything."),
 }
 COUNTS = {"single": 300, "several": 120, "outside": 200, "echo": 150}
 
@@ -260,7 +251,7 @@ def free(chat: Chat, name: str, console: Console) -> tuple[dict[str, int], list[
 
 
 def free_sets(chat: Chat, console: Console) -> dict[str, dict[str, int]]:
-    """Both sets of freely typed questions, written out; only the second was unknown to the training."""
+    """Both sets of freely typed questions, written out."""
     page = ["# Freely typed questions", "", "Judged by hand: would a person accept the answer?", ""]
     results: dict[str, dict[str, int]] = {}
     for name, (title, note) in FREE.items():
