@@ -329,6 +329,7 @@ async def test_busy_server_is_waited_for(gateway: FakeGateway, visit: Visit) -> 
     await visitor.ask("When?")
     await expect(visitor.stop).to_be_visible()
     for trial in range(3):
+        await asyncio.sleep(0.5)  # the page must have heard all before its clock goes on, and nothing shows when
         await visitor.page.clock.fast_forward(21_000)
         await heard(gateway, "session.update", trial + 2)
     go.set()
@@ -346,6 +347,7 @@ async def test_connection_that_died_unseen_is_replaced(gateway: FakeGateway, vis
     gateway.deaf = True
     await visitor.ask("When?")
     await expect(visitor.stop).to_be_visible()
+    await asyncio.sleep(0.5)  # the page must have sent all before its clock goes on, and nothing shows when
     await visitor.page.clock.fast_forward(21_000)
     await heard(gateway, "session.update", 2)
     gateway.deaf = False
@@ -759,6 +761,7 @@ async def test_page_and_chat_keep_their_styles_apart(gateway: FakeGateway, visit
     for path in ("/plain", "/loud"):
         visitor = await visit(path)
         await visitor.sees_state("Online")
+        await visitor.panel.evaluate("panel => Promise.all(panel.getAnimations().map(one => one.finished))")
         title = visitor.page.locator(".title")
         names = ("color", "fontSize", "fontFamily", "letterSpacing", "opacity")
         seen.append(([await style(title, name) for name in names], await visitor.panel.bounding_box()))
