@@ -10,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from apps.gateway.commands import Command, RealtimeCommand
+from apps.gateway.protocols.halves import half_in
 from apps.gateway.refusal import Refusal
 
 TYPES = tuple(sorted(kind.__struct_config__.tag for kind in get_args(RealtimeCommand)))
@@ -48,7 +49,12 @@ class Realtime:
             Unreadable: it is no JSON object.
             Refusal: it is no event that we know, or has something wrong in it.
         """
-        envelope = _opened(frame)
+        try:
+            envelope = _opened(frame)
+        except Unreadable:
+            if len(frame) <= self._longest:
+                _check_halves(frame)
+            raise
         event_id = envelope.event_id if isinstance(envelope.event_id, str) else None
         try:
             if len(frame) > self._longest:
@@ -93,6 +99,17 @@ def _opened(frame: str | bytes) -> Envelope:
         raise Unreadable("invalid_json", f"the frame is not JSON: {error}") from None
     except RecursionError:
         raise Unreadable("invalid_json", "the frame is nested too deeply") from None
+
+
+def _check_halves(frame: str | bytes) -> None:
+    """Refuse an event whose one fault is half a character, by its name."""
+    half = half_in(frame) if isinstance(frame, str) else None
+    if half is None:
+        return
+    path = half.path and half.path[:LONGEST_NAME]
+    where = ": ".join(name[:LONGEST_ECHO] for name in (half.kind, path) if name) or "the event"
+    why = f"{where}: {half.escape} is half a surrogate pair, and no character by itself"
+    raise Refusal("invalid_value", why, param=path, event_id=half.event_id and half.event_id[:LONGEST_NAME])
 
 
 def _decoded(frame: str | bytes, envelope: Envelope) -> Command:

@@ -14,7 +14,10 @@ UNREADABLE = [
     ("hello", "invalid_json"),
     ('{"type": "response.create"', "invalid_json"),
     ('{"type": "response.create", "x": NaN}', "invalid_json"),
-    ('{"type": "\\ud800"}', "invalid_json"),
+    ('"\\ud800"', "invalid_json"),
+    ('{"type": "\\ud800", "x": NaN}', "invalid_json"),
+    ('{"type": "\\ud800"', "invalid_json"),
+    ('{"type": "\\ud800", "a": ' + "[" * 100_000, "invalid_json"),
     ("[" * 100_000, "invalid_event"),
     ('{"type": "x", "a": ' + "[" * 100_000, "invalid_json"),
     ("[]", "invalid_event"),
@@ -70,6 +73,11 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     ({"type": "session.update"}, "missing_required_parameter", "session"),
     ({"type": "session.update", "session": []}, "invalid_type", "session"),
     ({"type": "conversation.item.create"}, "missing_required_parameter", "item"),
+    (item(content=[{"type": "input_text", "text": "cut \ud83d"}]), "invalid_value", "item.content[0].text"),
+    ({"type": "\udc00"}, "invalid_value", "type"),
+    ({"type": "response.create", "\ud83d": 1}, "invalid_value", None),
+    ({**response(), "x": [0] * 20_000 + ["\ud83d"]}, "invalid_value", None),
+    (response(metadata={"a": [{}, {"b": "\ud83d"}]}), "invalid_value", "response.metadata.a[1].b"),
     (item(type="poem"), "invalid_value", "item.type"),
     (item(role="devil"), "invalid_value", "item.role"),
     (item(content="x"), "invalid_type", "item.content"),
@@ -162,6 +170,14 @@ def test_a_strange_event_id_is_refused(event_id: Any) -> None:
     error = error_of(Desk().frame(json.dumps({"type": "response.create", "event_id": event_id})))
 
     assert error["param"] == "event_id"
+
+
+def test_an_event_id_of_half_a_character_is_named_by_its_place() -> None:
+    """Half of an emoji, which JSON can spell and no text can hold, is told where it stands even in the id itself."""
+    error = error_of(Desk().frame(json.dumps({"type": "response.create", "event_id": "mine \ud83d"})))
+
+    assert (error["code"], error["param"], error["event_id"]) == ("invalid_value", "event_id", None)
+    assert "\\ud83d is half a surrogate pair" in error["message"]
 
 
 def test_a_cancel_without_response_says_so_as_clients_expect() -> None:
