@@ -6,6 +6,8 @@ is honoured beside ours.
 
 from __future__ import annotations
 
+import dataclasses
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +16,16 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from apps.gateway.settings import GatewaySettings
+from pipeline.errors import SettingsError
 from pipeline.kafka.settings import KafkaSettings
-from pipeline.settings import Loaded, from_environment, from_options, from_toml, load
+from pipeline.settings import Layer, Loaded, from_environment, from_options, from_toml, load
 
 PREFIX = "PENSTOCK_"
 CONFIG = "PENSTOCK_CONFIG"
 DEBUG = "PENSTOCK_DEBUG"
 DEFAULT_FILE = Path("penstock.toml")
 ALIASES = {"KAFKA_BOOTSTRAP_SERVERS": "kafka.bootstrap"}
+LONGEST_ECHO = 60
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -145,7 +149,28 @@ def load_settings(
         path = DEFAULT_FILE
     return load(
         Settings,
-        from_toml(Settings, path) if path else {},
+        _from_file(path) if path else {},
         from_environment(Settings, environ, prefix=PREFIX, aliases=ALIASES, others=(CONFIG, DEBUG)),
         from_options(Settings, options),
     )
+
+
+def _from_file(path: Path) -> Layer:
+    """What the file sets; a section's name with anything but a table behind it is told as what it is."""
+    try:
+        return from_toml(Settings, path)
+    except SettingsError as error:
+        section = error.name
+        if section not in {one.name for one in dataclasses.fields(Settings)}:
+            raise
+        found = tomllib.loads(path.read_text(encoding="utf-8"))[section]
+    what = f"expected a table ([{section}], and its settings below it), got {_toml(found)}"
+    raise SettingsError(section, f"{what} (from {path})")
+
+
+def _toml(value: object) -> str:
+    """`value` as it may stand in the file, in short."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST_ECHO else text[: LONGEST_ECHO - 1] + "…"

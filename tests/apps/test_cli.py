@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from apps.settings import load_settings
+from pipeline.errors import SettingsError
+
 DEADLINE_S = 30
 LIGHT = "import sys; from apps.cli import app; print(*sorted({'torch', 'transformers', 'aiokafka'} & set(sys.modules)))"
 
@@ -82,6 +85,26 @@ def test_a_typo_in_the_file_here_stops_the_start(tmp_path: Path) -> None:
     said = penstock("settings", cwd=tmp_path, PYTHONPATH=os.getcwd())
     assert said.returncode == 2
     assert "penstock.toml:2" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("gateway = 3", "3"),
+        ('gateway = "127.0.0.1:80"', "'127.0.0.1:80'"),
+        ("gateway = true", "true"),
+        ("[[gateway]]\nport = 1", "a list of 1"),
+        (f'gateway = "{"x" * 900}"', f"'{'x' * 58}…"),
+    ],
+)
+def test_a_value_in_place_of_a_section_is_told(text: str, found: str, tmp_path: Path) -> None:
+    """Where a table of settings belongs, anything else is named with what was expected, and the file."""
+    path = tmp_path / "penstock.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({}, file=path)
+    expected = f"expected a table ([gateway], and its settings below it), got {found} (from {path})"
+    assert (refusal.value.name, refusal.value.why) == ("gateway", expected)
 
 
 def test_an_option_with_a_wrong_value_stops_the_start() -> None:
