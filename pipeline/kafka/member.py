@@ -29,8 +29,9 @@ COMMIT_RETRY_S = 0.05
 class KafkaMember(Source):
     """See `Member`.
 
-    A member that the group has given up is not let in again by itself, as aiokafka would do: a static one would rob
-    its successor. It ends with `OwnershipLost`.
+    A dynamic member that the group has given up (it or the broker was away too long) lets go of all that it held and
+    joins anew. A static one is not let in again by itself, as aiokafka would do: it might rob its successor, and
+    nothing tells it whether there is one. It ends with `OwnershipLost`.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class KafkaMember(Source):
         self._between = asyncio.Event()  # cleared between a revocation and the next assignment
         self._between.set()
         self._generation: int | None = None
+        self._life = 0  # counts how often everything was given up
+        self._expelled = False
         self._lost: OwnershipLost | None = None
         self._failure: Exception | None = None
 
@@ -88,6 +91,17 @@ class KafkaMember(Source):
         self._nudge()
         return self._lost
 
+    def _expel(self, why: str) -> None:
+        """The group does not know this member any more."""
+        if self._settings.group_instance_id is not None:
+            self._lose(why)
+        elif not self._expelled:
+            log.warning("group %r has given this member up, which joins anew: %s", self._group, why)
+            self._expelled = self._broken = True
+            self._settled.clear()
+            self._between.set()
+            self._nudge()
+
     def _failed(self, error: KafkaError) -> Exception:
         # errors of the coordination that aiokafka has no name for come as "UnknownError"; a fenced id is one of them
         if self._settings.group_instance_id is not None and "UnknownError" in str(error):
@@ -100,7 +114,7 @@ class KafkaMember(Source):
         if self._generation is None:
             return
         if not coordinator.member_id:
-            self._lose("the group has given this member up: it was silent too long, or another has its identity")
+            self._expel("it was silent too long, or another has its identity")
             raise asyncio.CancelledError  # ends aiokafka's coordination, which would otherwise rejoin
         self._settled.clear()
         await self._tell(self._listener.revoked(list(self._parts)))
@@ -115,9 +129,13 @@ class KafkaMember(Source):
         self._own(taps)
         self._between.set()
         if missed:  # in a generation without us, others may have owned what we hold: give all up before taking it again
-            await self._tell(self._listener.assigned([]))
+            await self._give_all_up()
         await self._tell(self._listener.assigned(list(self._parts)))
         self._settled.set()
+
+    async def _give_all_up(self) -> None:
+        self._life += 1
+        await self._tell(self._listener.assigned([]))
 
     async def _tell(self, telling: Any) -> None:
         """What the listener raises, aiokafka would log and forget; here it is the next poll's error."""
@@ -135,15 +153,18 @@ class KafkaMember(Source):
         patience = self._settings.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(patience):
-                while not await self._committed(offsets):  # noqa: ASYNC110 (the next attempt is a request)
+                life = self._life
+                while not await self._committed(offsets, life):  # noqa: ASYNC110 (the next attempt is a request)
                     await asyncio.sleep(COMMIT_RETRY_S)
         except TimeoutError:
             raise BusUnavailable(self._settings.bootstrap, f"no commit within {patience:g} s") from None
 
-    async def _committed(self, offsets: Mapping[Part, int]) -> bool:
-        """Commit; False if a rebalance came in between."""
+    async def _committed(self, offsets: Mapping[Part, int], life: int) -> bool:
+        """Commit; False if a rebalance came in between. Of what has been given up since, nothing is committed."""
         await self._between.wait()
         self._refuse()
+        if self._expelled or life != self._life:
+            return True
         ours = {self._parts[part]: offset for part, offset in offsets.items() if part in self._parts}
         if not ours:
             return True
@@ -154,7 +175,8 @@ class KafkaMember(Source):
         except CommitFailedError as error:
             if isinstance(error.__cause__, RebalanceInProgressError):
                 return False
-            raise self._lose(f"a commit was refused: {error.__cause__}") from error
+            self._expel(f"a commit was refused: {error.__cause__}")
+            self._refuse()
         except KafkaError as error:
             raise BusUnavailable(self._settings.bootstrap, str(error)) from error
         return True
@@ -165,11 +187,13 @@ class KafkaMember(Source):
         return await super()._start_of(part) if committed is None else int(committed)
 
     async def _renew(self) -> None:
-        await self._tell(self._listener.revoked(list(self._parts)))
+        if not self._expelled:
+            await self._tell(self._listener.revoked(list(self._parts)))
+        self._expelled = False
         self._settled.clear()
         self._between.clear()
         await stop(self._consumer)
-        await self._tell(self._listener.assigned([]))
+        await self._give_all_up()
         await self.join()
 
     async def close(self) -> None:

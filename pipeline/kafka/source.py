@@ -63,6 +63,7 @@ class Source:
         self._waiting: asyncio.Timeout | None = None
         self._starved: dict[Part, float] = {}
         self._suspects: dict[Part, int] = {}
+        self._broken = False
         self._loop = asyncio.get_running_loop()
 
     def _options(self) -> dict[str, Any]:
@@ -116,6 +117,8 @@ class Source:
         deadline = self._loop.time() + timeout
         while True:
             self._refuse()
+            if self._broken:
+                await self._mend()
             if self._settled.is_set() and (records := self._take(limit)):
                 return records
             left = deadline - self._loop.time()
@@ -243,7 +246,16 @@ class Source:
         self._suspects = behind
         if stuck:
             log.error("nothing comes of %s although there is more; connecting anew", stuck)
+            await self._mend()
+
+    async def _mend(self) -> None:
+        """Replace the consumer; where that fails, the next poll tries again."""
+        self._broken = False
+        try:
             await self._renew()
+        except BaseException:
+            self._broken = True
+            raise
 
     async def _renew(self) -> None:
         """Replace the consumer."""

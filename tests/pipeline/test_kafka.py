@@ -56,6 +56,12 @@ async def collect(source: Any, records: list[Any]) -> None:
         records += await source.poll(limit=100, timeout=0.5)
 
 
+async def hang(member: Any) -> None:
+    """Send no heartbeat any more."""
+    member._consumer._coordinator._heartbeat_task.cancel()
+    await asyncio.sleep(3.0)
+
+
 async def patiently(bus: KafkaBus, value: bytes) -> int:
     """Publish, again and again if need be."""
     async with asyncio.timeout(DEADLINE):
@@ -314,19 +320,38 @@ async def test_a_commit_under_a_taken_identity_is_refused_at_once(kafka: KafkaSe
             await zombie.commit({FIRST: 0})
 
 
-async def test_a_member_that_was_silent_too_long_stops(kafka: KafkaService) -> None:
-    """A member that the group gave up (it hung) does not go on as if nothing had been."""
+async def test_a_static_member_that_was_silent_too_long_stops(kafka: KafkaService) -> None:
+    """A member that the group gave up (it hung) does not go on as if nothing had been; it may have a successor."""
+    async with kafka_bus(settings_for(kafka, group_instance_id="me")) as bus, bus.member("g", ["one"], Peer()) as hung:
+        await hang(hung)
+        with pytest.raises(OwnershipLost, match="'g'"):
+            await hung.commit({FIRST: 0})
+        with pytest.raises(OwnershipLost):
+            await hung.poll(limit=1, timeout=1.0)
+
+
+async def test_a_dynamic_member_that_was_silent_too_long_joins_anew(kafka: KafkaService) -> None:
+    """It gives up all that it held before it takes anything, and commits nothing of its former life."""
     async with kafka_bus(settings_for(kafka)) as bus:
         peer, other = Peer(), Peer()
-        async with bus.member("g", ["many"], peer) as hung, bus.member("g", ["many"], other):
-            await eventually(lambda: len(peer.parts) == len(other.parts) == 2)
-            heartbeat = hung._consumer._coordinator._heartbeat_task
-            heartbeat.cancel()
+        await fill(bus, MANY, 20)
+        async with bus.member("g", ["many"], peer) as hung, bus.member("g", ["many"], other) as heir:
+            await eventually(lambda: len(peer.parts) == len(other.parts) == PARTITIONS // 2)
+            had = peer.parts
+            await hang(hung)
             await eventually(lambda: len(other.parts) == PARTITIONS)
-            with pytest.raises(OwnershipLost, match="'g'"):
-                await hung.commit(dict.fromkeys(peer.parts, 0))
-            with pytest.raises(OwnershipLost):
-                await hung.poll(limit=1, timeout=1.0)
+            records = await take(heir, 20)
+            await heir.commit({part: 1 + max(r.offset for r in records if r.part == part) for part in other.parts})
+            done = len(peer.calls)
+            await hung.commit(dict.fromkeys(had, 0))
+            polls = [asyncio.create_task(collect(member, [])) for member in (hung, heir)]
+            await eventually(lambda: len(peer.parts) == len(other.parts) == PARTITIONS // 2)
+            for poll in polls:
+                poll.cancel()
+            await asyncio.wait(polls)
+            assert await heir.lag() == await hung.lag() == 0
+
+    assert peer.calls[done] == ("assigned", frozenset())
 
 
 async def test_nothing_is_polled_until_the_listener_has_been_told(bus: KafkaBus) -> None:

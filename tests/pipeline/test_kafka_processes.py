@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipeline.kafka import KafkaSettings
-from tests.pipeline.buses import DEADLINE, MANY, PARTITIONS, Peer, eventually, fill, kafka_bus, settings_for, take
+from tests.pipeline.buses import MANY, PARTITIONS, Peer, eventually, fill, kafka_bus, settings_for, take
 from tests.services import KafkaService
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -105,7 +105,7 @@ async def test_a_stopped_process_that_wakes_up_does_no_harm(kafka: KafkaService)
 
 
 async def test_the_group_goes_on_without_a_dynamic_member_that_hangs(kafka: KafkaService) -> None:
-    """Its partitions go to the others after the session timeout; when it wakes up it ends."""
+    """Its partitions go to the others after the session timeout; when it wakes up it comes back as a new member."""
     settings = settings_for(kafka)
     peer = Peer()
     async with kafka_bus(settings) as bus, bus.member("g", ["many"], peer), member(settings) as process:
@@ -113,5 +113,4 @@ async def test_the_group_goes_on_without_a_dynamic_member_that_hangs(kafka: Kafk
         process.send_signal(signal.SIGSTOP)
         await eventually(lambda: len(peer.parts) == PARTITIONS)
         process.send_signal(signal.SIGCONT)
-        assert await said(process) == "OwnershipLost"
-        assert await asyncio.wait_for(process.wait(), DEADLINE) == 0
+        await eventually(lambda: len(peer.parts) == PARTITIONS // 2)
