@@ -111,7 +111,8 @@ async def test_a_broker_that_dies_and_comes_back_costs_nothing(
     """What is published meanwhile arrives once and in order, members and readers go on, and both changes are told."""
     got: list[Any] = []
     read: list[Any] = []
-    async with kafka_bus(settings_for(own_kafka)) as bus, AsyncExitStack() as open_:
+    settings = settings_for(own_kafka, session_timeout_ms=20_000)  # a busy machine returns to its group in time
+    async with kafka_bus(settings) as bus, AsyncExitStack() as open_:
         member = await open_.enter_async_context(bus.member("g", ["one"], Peer()))
         reader = await open_.enter_async_context(bus.reader({FIRST: 0}))
         polls = [asyncio.create_task(collect(member, got)), asyncio.create_task(collect(reader, read))]
