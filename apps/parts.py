@@ -17,6 +17,7 @@ from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
 from pipeline.messages import Prompt
 from pipeline.stage import Stage, chain
 from stages.detokenize import Vocabulary
+from stages.llm.configs import check_configs, config_of, local
 from stages.llm.instant import InstantEngine
 from stages.llm.stage import Engine, Run, llm_stage
 from stages.postprocess.stage import postprocess_stage
@@ -97,9 +98,7 @@ async def loaded(
             paced = Paced(engine, model.pace_s) if model.pace_s else engine
             yield Parts(served_name(model), tokenizer, context, paced)
         return
-    folder = await asyncio.to_thread(source, model)
-    tokenizer = await asyncio.to_thread(load_tokenizer, folder)
-    context = model.context or await asyncio.to_thread(_context, folder)
+    tokenizer, context = await asyncio.to_thread(_without_weights, model)
     parts = Parts(served_name(model), tokenizer, context)
     if with_engine:
         instant = _instant(tokenizer)
@@ -140,14 +139,14 @@ def served_name(model: ModelSettings) -> str:
     return Path(model.name).name if Path(model.name).expanduser().is_dir() else model.name
 
 
-def _context(folder: str) -> int:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(folder, f"its configuration cannot be read: {error}") from error
-    return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer and the context of `model`."""
+    where = source(model)
+    if folder := local(where):
+        check_configs(where, folder)
+    tokenizer = load_tokenizer(where)
+    context = model.context or getattr(config_of(where, where), "max_position_embeddings", None) or DEFAULT_CONTEXT
+    return tokenizer, context
 
 
 @asynccontextmanager

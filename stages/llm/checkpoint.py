@@ -11,9 +11,9 @@ import struct
 from pathlib import Path
 
 from pipeline.errors import ModelLoadError
+from stages.llm.configs import CONFIG, check_configs, damaged, local, table
 
 INDEX = "model.safetensors.index.json"
-AGAIN = "fetch the file again"
 _SAMPLES, _SAMPLE = 64, 4096
 
 
@@ -23,11 +23,9 @@ def find(source: str) -> Path:
     Raises:
         ModelLoadError: there is neither.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = local(source)
+    if folder is not None:
         return folder
-    if folder.is_absolute() or source.startswith(".") or source.count("/") > 1:
-        raise ModelLoadError(source, "there is no such folder")
     from huggingface_hub import snapshot_download
 
     try:
@@ -40,13 +38,12 @@ def find(source: str) -> Path:
 
 
 def check(source: str, folder: Path) -> list[Path]:
-    """The weight files in `folder`, complete.
+    """The weight files in `folder`, complete, and with all that belongs to them.
 
     Raises:
         ModelLoadError: names the file that is missing or damaged, and what to do.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(source, "config.json is missing; is this the folder of a Hugging Face model?")
+    check_configs(source, folder)
     files = _weight_files(source, folder)
     for file in files:
         _check_file(source, file)
@@ -59,7 +56,7 @@ def fingerprint(folder: Path, files: list[Path], *parts: str) -> str:
     The headers in full, and samples from all over each file: a fine-tuned model has its parent's header.
     """
     digest = hashlib.sha256("\0".join(parts).encode())
-    digest.update((folder / "config.json").read_bytes())
+    digest.update((folder / CONFIG).read_bytes())
     for file in files:
         size = file.stat().st_size
         with file.open("rb") as data:
@@ -72,16 +69,18 @@ def fingerprint(folder: Path, files: list[Path], *parts: str) -> str:
 def _weight_files(source: str, folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelLoadError(source, f"{INDEX} is damaged; {AGAIN}") from error
+        weights = table(source, index).get("weight_map")
+        if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
+            raise ModelLoadError(source, damaged(index, "is damaged (no map of the weights to files)"))
+        names = sorted(set(weights.values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            raise ModelLoadError(source, f"{', '.join(missing)} is missing; {INDEX} lists it")
+            raise ModelLoadError(source, f"{', '.join(missing)} is missing; {INDEX} lists it, so fetch it")
         return [folder / name for name in names]
     if not (folder / "model.safetensors").is_file():
-        raise ModelLoadError(source, "model.safetensors is missing (other formats are not read: they can run code)")
+        raise ModelLoadError(
+            source, "model.safetensors is missing; fetch it (other formats are not read: they can run code)"
+        )
     return [folder / "model.safetensors"]
 
 
@@ -95,8 +94,10 @@ def _check_file(source: str, file: Path) -> None:
                 raise ValueError("the header is cut off")
             header = json.loads(data.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except OSError as error:
+        raise ModelLoadError(source, f"{file.name} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise ModelLoadError(source, f"{file.name} is damaged or cut off ({size} bytes); {AGAIN}") from error
+        raise ModelLoadError(source, damaged(file, f"is damaged or cut off ({size} bytes)")) from error
     expected = 8 + length + max(ends, default=0)
     if size != expected:
-        raise ModelLoadError(source, f"{file.name} has {size} bytes and should have {expected}; {AGAIN}")
+        raise ModelLoadError(source, damaged(file, f"has {size} bytes and should have {expected}"))
