@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from apps.demo import answers
 from apps.demo.order_talk import about_order, after_ask, recalled
-from apps.demo.phrases import Phrases, Split, load, say
-from apps.demo.product_talk import FACTS, JOINTS, about_product, after_which, fill_product
+from apps.demo.phrases import Phrases, Split, choose, expand, load, say, values
+from apps.demo.product_talk import DOUBLES, FACTS, JOINTS, about_product, after_which, fill_product
 from apps.demo.shop import PRODUCTS, SYSTEM
 from apps.demo.values import first_name
 from apps.demo.wording import Talk, Turn
@@ -20,7 +20,7 @@ OTHER_SYSTEMS = (
     "You are a helpful assistant.", "Be brief and friendly.", "You are a shop assistant.", "Answer in one sentence.",
 )
 KINDS = {
-    "faq": 29.0, "products": 33.0, "orders": 12.0, "names": 7.0, "small_talk": 12.0, "outside": 26.0, "foreign": 2.5,
+    "faq": 40.0, "products": 35.0, "orders": 13.0, "names": 7.0, "small_talk": 12.0, "outside": 30.0, "foreign": 2.5,
 }
 # fmt: on
 
@@ -50,10 +50,19 @@ def plain(talk: Talk, phrases: Phrases) -> Turn:
 
 def faq(talk: Talk) -> Turn:
     """One question about the shop, or two in one message."""
-    if talk.rng.random() < 0.2:
+    if talk.rng.random() < 0.25:
         return two_questions(talk)
     intent = load("faq").pick(talk.rng)
-    return talk.opened(say(intent, talk.rng, talk.split), intent.replies[0], intent.name)
+    phrase = say(intent, talk.rng, talk.split)
+    if talk.rng.random() < 0.07:
+        phrase = beside_the_point(talk, phrase)
+    return talk.opened(phrase, intent.replies[0], intent.name)
+
+
+def beside_the_point(talk: Talk, phrase: str) -> str:
+    """`phrase` after a remark that names a product, about which nothing is asked."""
+    remark = expand(choose(values("remarks", "\n"), talk.rng, talk.split), talk.rng)
+    return phrase[:2] + remark + talk.rng.choice((". ", ", ", ". ", "! ", " and ", ": ")) + phrase[2:]
 
 
 def part(talk: Talk) -> tuple[str, str]:
@@ -70,7 +79,8 @@ def part(talk: Talk) -> tuple[str, str]:
 def two_questions(talk: Talk) -> Turn:
     """Two questions in one message, answered in their order."""
     (first, reply), (second, other) = part(talk), part(talk)
-    both = first + talk.rng.choice(JOINTS) + second[2:]
+    pattern = "{0}" + talk.rng.choice(JOINTS) + "{1}" if talk.rng.random() < 0.4 else talk.rng.choice(DOUBLES)
+    both = second[:2] + pattern.replace("{0}", first[2:]).replace("{1}", second[2:])
     return talk.opened(both, reply if other == reply else f"{reply} {other}", "two_questions")
 
 

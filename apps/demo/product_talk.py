@@ -15,6 +15,14 @@ PURPOSES = (
 )
 ADJECTIVES = ("a new", "a good", "a nice", "a cheap", "a decent", "a really good", "another", "one")
 JOINTS = (" and ", "? ", "? and ", ". also, ", " and also ", ", ", "? Also ", ", and ")
+DOUBLES = (
+    "{0}? {1}", "{0}. {1}", "{0}! {1}", "{0}\n{1}", "{0}? Oh, and {1}", "{0}, plus {1}", "{0}? And another thing: {1}",
+    "first, {0}, and then {1}", "first question: {0}? second question: {1}", "two questions: {0}? {1}", "1. {0} 2. {1}",
+    "1) {0} 2) {1}", "{0} and while we're at it, {1}", "{0}? By the way, {1}", "{0}... {1}", "{0} & {1}", "{0} / {1}",
+    "I have two questions. {0}? And {1}", "I'd like to know two things: {0} and {1}", "{0}, and one more thing, {1}",
+    "{0}? Besides, {1}", "{0}; {1}", "{0} - {1}", "{0}? and secondly, {1}", "{0} and besides that {1}", "{0}? then {1}",
+    "{0}? One more question: {1}", "also {0} and {1}", "{0}, oh and {1}", "not only {0}, also {1}",
+)
 LETTER_SIZES = ("XS", "S", "M", "L", "XL", "XXL", "medium", "large", "small")
 FACTS = ("price", "stock", "colours", "sizes", "waterproof")
 FOLLOW_UPS = {
@@ -66,7 +74,7 @@ def two_facts(talk: Talk) -> Turn:
     both = (
         say(phrases[first], talk.rng, talk.split)
         + talk.rng.choice(JOINTS)
-        + say(phrases[f"{second}_it"], talk.rng, talk.split)[2:]
+        + say(phrases[f"{second}_it"], talk.rng, talk.split)[2:].removeprefix("and ")
     )
     if {first, second} == {"price", "stock"}:
         return talk.opened(fill_product(talk, both, one), answers.price_stock(one), "price_stock")

@@ -128,6 +128,18 @@ CATEGORIES = (
     Category(("lamp", "light", "torch"), ("lamps", "lights", "torches"), ("headlamp", "lantern")),
 )
 
+_SINGLE = [one for one in PRODUCTS if not one.plural]
+_PAIRS = [one for one in PRODUCTS if one.plural]
+GOODS = {
+    "one": [name for one in _SINGLE for name in one.names] + ["jacket", "tent", "coat", "bag", "lamp", "shirt"],
+    "many": [name for one in _PAIRS for name in one.names]
+    + [name for one in _SINGLE for name in one.plurals]
+    + ["jackets", "tents", "shoes", "trousers", "hats"],
+    "wear": [name for one in _SINGLE if one.sizes for name in one.names] + ["jacket", "shirt", "coat"],
+    "wears": [name for one in _PAIRS if one.sizes for name in one.names] + ["shoes", "trousers"],
+}
+"""What things are called in a sentence that is about something else: singular or plural, and what is worn."""
+
 COLOURS = ("blue", "red", "green", "black", "grey", "brown", "white", "orange", "purple", "yellow", "silver", "pink")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from apps.demo.noise import roughen
 from apps.demo.phrases import SLOT, Phrases, Split, choose, values
-from apps.demo.shop import Product
+from apps.demo.shop import GOODS, Product
 from apps.demo.values import emoji, first_name, junk, punctuation, random_letters, small_number, year
 
 NAME_MARK, ORDER_MARK = "\ue000", "\ue001"
@@ -18,6 +18,17 @@ NAME_MARK, ORDER_MARK = "\ue000", "\ue001"
 OPENINGS = (
     "so ", "um ", "well ", "ok, ", "and ", "also ", "one more thing: ", "excuse me, ", "sorry, ", "quick question: ",
     "please, ", "another question: ", "ok and ", "but ", "just wondering, ", "oh and ", "cool, ", "great, ", "thanks, ",
+    "can you help? ", "a question: ", "I wanted to ask, ", "what I'd like to know: ", "tell me, ", "by the way, ",
+    "btw ", "my question is: ", "now ", "next: ", "right, ", "erm ", "I have a question. ", "maybe you know: ",
+    "sorry to bother you, ", "hey quick one, ", "alright, ", "listen, ", "another thing, ", "do you know, ", "ok so ",
+    "not sure if you can help, but ", "one question before I order: ", "just one thing, ", "actually ", "dear team, ",
+)
+AFTERTHOUGHTS = (
+    ", I can't find it on your website", ", my wife wants to know", ", I couldn't find out", ", do you know",
+    ", any idea", ", I forgot", ", it's important", ", just so I know", ", I need to know",
+    ", that's all I want to know",
+    ", before I decide", ", I'm new here", ", could you tell me", " or not", " by the way", ", roughly", " normally",
+    ", a friend asked me", " if I may ask", ", if you know",
 )
 GREETINGS = (
     "hi, ", "hello, ", "hey, ", "hi! ", "hello! ", "good morning, ", "hey there, ", "hi there, ", "hello there! ",
@@ -66,6 +77,8 @@ class Talk:
             prefix = choose(values("contexts", "\n"), self.rng, self.split) + self.rng.choice(
                 (". ", ", ", " and ", ". ", "\n", "! ")
             )
+        elif greeting < 0.3 and phrase[0] == "?":
+            phrase += self.rng.choice(AFTERTHOUGHTS)
         return Turn(self.write(phrase, prefix=prefix), (reply,), intent, echo)
 
     def number(self, phrase: str) -> str:
@@ -127,6 +140,8 @@ class Talk:
             return random_letters(self.rng, 1)
         if slot in makers:
             return makers[slot](self.rng)
+        if slot in GOODS:
+            return self.rng.choice(GOODS[slot])
         assert phrases is not None, slot
         return choose(phrases.lists[slot], self.rng, self.split)
 

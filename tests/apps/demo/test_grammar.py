@@ -1,17 +1,27 @@
 """The grammar: repeatable, and honest about what is held out."""
 
 import random
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
 
 from apps.demo.grammar import dialogue, turn
-from apps.demo.phrases import NoPhrase, Split, held_out, load, say
+from apps.demo.phrases import CHOICE, NoPhrase, Split, held_out, load, say
 from apps.demo.shop import CATEGORIES, PRODUCTS, product
 from apps.demo.values import first_name, order_number
 from apps.demo.wording import Talk, Turn
 
 FILES = ("faq", "small_talk", "products", "orders", "outside", "foreign")
+SLOTS = ("o", "name", "p", "q", "it", "is", "colour", "other", "n", "one", "many", "wear", "wears")
+AMBIGUOUS = {
+    "call 911", "can i get {the} {p}", "do you have anything cheaper", "do you have something cheaper",
+    "do you work with clubs", "do you work with schools", "how big {is} {the} {p}", "how long does it take",
+    "i am unhappy", "i forgot my order number", "i have a problem", "im bored", "im good", "im unhappy", "is it cheap",
+    "my father is ill", "sorry", "what is my order number",
+    *(f"when {verb} my package {comes}" for verb in ("does", "will") for comes in ("arrive", "come", "get here")),
+}  # fmt: skip
 
 
 def turns(seed: int, count: int = 100) -> Iterator[Turn]:
@@ -19,6 +29,31 @@ def turns(seed: int, count: int = 100) -> Iterator[Turn]:
     rng = random.Random(seed)
     for _ in range(count):
         yield from dialogue(rng)
+
+
+def spoken(template: str) -> Iterator[str]:
+    """Every way to say `template`."""
+    choice = CHOICE.search(template)
+    if not choice:
+        yield re.sub(r"[^\w{} ]", "", re.sub("  +", " ", template[2:].lower())).strip()
+        return
+    for option in choice[1].split("|"):
+        yield from spoken(template[: choice.start()] + option + template[choice.end() :])
+
+
+def test_no_sentence_has_two_answers() -> None:
+    """What is said for one intent is not said for another, apart from a few that are truly ambiguous."""
+    meanings = defaultdict(set)
+    for file in ("faq", "small_talk", "products", "orders"):
+        for intent in load(file).intents.values():
+            for template in intent.phrases:
+                for said in spoken(template):
+                    meanings[said].add((intent.replies or [intent.name])[0])
+    outside = [phrase for phrase in load("outside").intents["outside"].phrases if phrase.count("(") < 4]
+    for said in {said for template in outside for said in spoken(template)}:
+        meanings[said].add("outside")
+
+    assert {said for said, answers in meanings.items() if len(answers) > 1} <= AMBIGUOUS
 
 
 def test_same_seed_same_dialogues() -> None:
@@ -33,7 +68,7 @@ def test_every_reply_is_filled() -> None:
         text = made.user + "".join(made.replies)
         assert "\ue000" not in text
         assert "\ue001" not in text
-        assert not any(f"{{{slot}}}" in text for slot in ("o", "name", "p", "q", "it", "is", "colour", "other", "n"))
+        assert not any(f"{{{slot}}}" in text for slot in SLOTS)
 
 
 @pytest.mark.parametrize("file", FILES)
