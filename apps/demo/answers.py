@@ -100,6 +100,43 @@ def category(kind: Category) -> str:
     return f"We have {listing([f'the {one.name} at ${one.price}' for one in members])}."
 
 
+def category_colours(kind: Category) -> str:
+    """The colours of each of a kind."""
+    return " ".join(colours(product(name)) for name in kind.members)
+
+
+def category_colour(kind: Category, colour: str) -> str:
+    """Which of a kind there are in `colour`."""
+    there = [f"the {name}" for name in kind.members if colour in product(name).colours]
+    return f"In {colour} we have {listing(there)}." if there else f"Sorry, we don't have {kind.plurals[0]} in {colour}."
+
+
+def category_stock(kind: Category) -> str:
+    """How many of each of a kind are left."""
+    return " ".join(stock(product(name)) for name in kind.members)
+
+
+def category_sizes(kind: Category) -> str:
+    """The sizes, which are the same for all of a kind."""
+    same = product(kind.members[0]).sizes
+    return f"Our {kind.plurals[0]} come in sizes {same}." if same else f"Each comes in one size only. {category(kind)}"
+
+
+def category_waterproof(kind: Category) -> str:
+    """Which of a kind keep the rain out."""
+    dry = [product(name) for name in kind.members if product(name).waterproof]
+    if not dry:
+        return f"No, our {kind.plurals[0]} are not waterproof."
+    verb = "are" if len(dry) > 1 else do(dry[0], "is", "are")
+    return f"Yes, {listing([f'the {one.name}' for one in dry])} {verb} waterproof."
+
+
+ABOUT_CATEGORY = {
+    "category": category, "category_colours": category_colours, "category_stock": category_stock,
+    "category_sizes": category_sizes, "category_waterproof": category_waterproof,
+}  # fmt: skip
+
+
 def cheaper(one: Product) -> str:
     """All of its kind, or that it is alone."""
     for kind in CATEGORIES:

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator
 from apps.demo import answers
 from apps.demo.order_talk import about_order, after_ask, recalled
 from apps.demo.phrases import Phrases, Split, choose, expand, load, say, values
-from apps.demo.product_talk import DOUBLES, FACTS, JOINTS, about_product, after_which, fill_product
+from apps.demo.product_talk import (
+    CATEGORY_INTENTS,
+    DOUBLES,
+    FACTS,
+    JOINTS,
+    about_product,
+    after_which,
+    ask_category,
+    fill_product,
+)
 from apps.demo.shop import PRODUCTS, SYSTEM
 from apps.demo.values import first_name
 from apps.demo.wording import Talk, Turn
@@ -70,6 +79,8 @@ def part(talk: Talk) -> tuple[str, str]:
     if talk.rng.random() < 0.6:
         intent = load("faq").pick(talk.rng)
         return say(intent, talk.rng, talk.split), intent.replies[0]
+    if talk.rng.random() < 0.2:
+        return ask_category(talk, load("products").intents[talk.rng.choice(CATEGORY_INTENTS)])
     one, topic = talk.rng.choice(PRODUCTS), talk.rng.choice(FACTS)
     talk.product, talk.asked = one, True
     phrase = say(load("products").intents[topic], talk.rng, talk.split)

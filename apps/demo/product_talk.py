@@ -5,7 +5,7 @@ import re
 
 from apps.demo import answers
 from apps.demo.phrases import SLOT, Intent, choose, load, say, values
-from apps.demo.shop import CATEGORIES, CLOTHES, COLOURS, PRODUCTS, Product
+from apps.demo.shop import CATEGORIES, CLOTHES, COLOURS, PRODUCTS, Product, product
 from apps.demo.wording import Talk, Turn
 
 # fmt: off
@@ -24,6 +24,7 @@ DOUBLES = (
     "{0}? One more question: {1}", "also {0} and {1}", "{0}, oh and {1}", "not only {0}, also {1}",
 )
 LETTER_SIZES = ("XS", "S", "M", "L", "XL", "XXL", "medium", "large", "small")
+CATEGORY_INTENTS = (*answers.ABOUT_CATEGORY, "category_colour")
 FACTS = ("price", "stock", "colours", "sizes", "waterproof")
 FOLLOW_UPS = {
     "price_it": 3, "stock_it": 2.5, "colours_it": 2, "sizes_it": 2, "about_it": 2, "waterproof_it": 1.5, "buy_it": 1.5,
@@ -45,8 +46,9 @@ def about_product(talk: Talk) -> Turn:
         return two_facts(talk)
     intent = load("products").pick(talk.rng)
     match intent.name:
-        case "category":
-            return about_category(talk, intent)
+        case name if name in CATEGORY_INTENTS:
+            phrase, reply = ask_category(talk, intent)
+            return talk.opened(phrase, reply, name)
         case "other_product":
             talk.product, talk.asked = None, True
             return talk.opened(
@@ -135,16 +137,25 @@ def about_unnamed(talk: Talk, intent: Intent) -> Turn:
     return talk.opened(text, answers.ASK_PRODUCT, "which_product")
 
 
-def about_category(talk: Talk, intent: Intent) -> Turn:
-    """A question about several products at once."""
-    kind = talk.rng.choice(CATEGORIES)
+def ask_category(talk: Talk, intent: Intent) -> tuple[str, str]:
+    """A question about several products at once, and its answer."""
+    kind, colour = talk.rng.choice(CATEGORIES), talk.rng.choice(COLOURS)
     one = talk.rng.choice(kind.singulars)
     article = "a" if one[0] not in "aeiou" else "an"
-    fills = {"c": one, "cs": talk.rng.choice(kind.plurals), "ac": f"{article} {one}"}
+    fills = {
+        "c": one,
+        "cs": talk.rng.choice(kind.plurals),
+        "ac": f"{article} {one}",
+        "colour": colour,
+        "size": size(product(kind.members[0]), talk.rng),
+    }
     text = SLOT.sub(lambda found: fills.get(found[1], found[0]), say(intent, talk.rng, talk.split))
-    text += talk.rng.choice(PURPOSES) if talk.rng.random() < 0.08 else ""
+    if intent.name == "category" and talk.rng.random() < 0.08:
+        text += talk.rng.choice(PURPOSES)
     talk.product, talk.asked = None, True
-    return talk.opened(fill_product(talk, text, PRODUCTS[0]), answers.category(kind), "category")
+    if intent.name == "category_colour":
+        return text, answers.category_colour(kind, colour)
+    return text, answers.ABOUT_CATEGORY[intent.name](kind)
 
 
 def recall_product(talk: Talk, intent: Intent) -> Turn:
@@ -161,18 +172,22 @@ def fill_product(talk: Talk, phrase: str, one: Product) -> str:
     many = one.plural == (rng.random() < 0.9)
     phrase = re.sub(r"(\{is\}|\bdo|\bdoes|\bcan) \{it\}", r"\1 {they}", phrase)
     phrase = re.sub(r"\b(do|does) (\{the\} \{p\}|\{they\})", rf"{'do' if many else 'does'} \2", phrase)
-    shoes = one.sizes and one.sizes != CLOTHES
     fills = {
         "is": "are" if many else "is",
         "they": "they" if one.plural else "it",
         "it": "them" if one.plural else "it",
         "them": "them",
-        "size": str(rng.randint(36, 47)) if shoes else rng.choice(LETTER_SIZES),
+        "size": size(one, rng),
         "colour": rng.choice(COLOURS),
         "other": other_product(talk),
         **called(one, rng),
     }
     return SLOT.sub(lambda found: fills.get(found[1], found[0]), phrase)
+
+
+def size(one: Product, rng: random.Random) -> str:
+    """A size that somebody may ask for: a number for shoes, or letters."""
+    return str(rng.randint(36, 47)) if one.sizes and one.sizes != CLOTHES else rng.choice(LETTER_SIZES)
 
 
 def called(one: Product, rng: random.Random) -> dict[str, str]:
