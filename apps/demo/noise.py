@@ -11,6 +11,7 @@ from apps.demo.phrases import values
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 WORD = re.compile(r"[A-Za-z']+")
+SMALL = re.compile(r"(?i)\b(?:an?|the|my|your?|is|are|am|do|does|can|could|i|to|of|for|it|have|there|please) ")
 
 
 def typo(word: str, rng: random.Random) -> str:
@@ -59,10 +60,17 @@ def misspell(text: str, rng: random.Random, count: int) -> str:
     return text
 
 
+def skim(text: str, rng: random.Random) -> str:
+    """Leave out half of the small words: `How long is the delivery` becomes `How long delivery`."""
+    return SMALL.sub(lambda found: found[0] if rng.random() < 0.5 else "", text)
+
+
 def roughen(text: str, rng: random.Random, level: float) -> str:
     """`text` as typed by someone; `level` from 0 (tidy) to 1 (half of all messages have errors)."""
     if rng.random() < 0.35 * level:
         text = shorten(text, rng, 0.5)
+    if rng.random() < 0.15 * level:
+        text = skim(text, rng)
     if rng.random() < 0.35 * level:
         text = misspell(text, rng, rng.choice((1, 1, 1, 2)))
     if rng.random() < 0.3:
