@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.settings import ModelSettings, StageSettings
+from apps.unstoppable import in_thread
 from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
 from pipeline.messages import Prompt
 from pipeline.stage import Stage, chain
@@ -98,7 +99,7 @@ async def loaded(
             paced = Paced(engine, model.pace_s) if model.pace_s else engine
             yield Parts(served_name(model), tokenizer, context, paced)
         return
-    tokenizer, context = await asyncio.to_thread(_without_weights, model)
+    tokenizer, context = await in_thread(_without_weights, model)
     parts = Parts(served_name(model), tokenizer, context)
     if with_engine:
         instant = _instant(tokenizer)
@@ -154,9 +155,9 @@ async def _engine(
     model: ModelSettings, tell: Tell
 ) -> AsyncGenerator[tuple[Engine, PreTrainedTokenizerBase, int], None]:
     """The torch engine with its tokenizer and context."""
-    from stages.llm.engine import TorchEngine
+    target, draft = await in_thread(_loaded, model, tell)
+    from stages.llm.engine import TorchEngine  # after that thread has imported torch, which takes seconds
 
-    target, draft = await asyncio.to_thread(_loaded, model, tell)
     engine = TorchEngine(
         target,
         draft=draft,

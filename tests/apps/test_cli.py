@@ -13,7 +13,7 @@ from apps.settings import load_settings
 from pipeline.errors import SettingsError
 
 DEADLINE_S = 30
-LIGHT = "import sys; from apps.cli import app; print(*sorted({'torch', 'transformers', 'aiokafka'} & set(sys.modules)))"
+LIGHT = "import sys; from apps.cli.commands import app; print(*sorted({'torch', 'transformers', 'aiokafka'} & set(sys.modules)))"
 
 
 def penstock(
