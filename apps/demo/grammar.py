@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from apps.demo import answers
 from apps.demo.order_talk import about_order, after_ask, recalled
-from apps.demo.phrases import Phrases, Split, choose, expand, load, say, values
+from apps.demo.phrases import Phrases, Split, load, say
 from apps.demo.product_talk import (
     CATEGORY_INTENTS,
     DOUBLES,
@@ -18,6 +18,7 @@ from apps.demo.product_talk import (
     about_product,
     after_which,
     ask_category,
+    beside_the_point,
     fill_product,
 )
 from apps.demo.shop import PRODUCTS, SYSTEM
@@ -66,12 +67,6 @@ def faq(talk: Talk) -> Turn:
     if talk.rng.random() < 0.07:
         phrase = beside_the_point(talk, phrase)
     return talk.opened(phrase, intent.replies[0], intent.name)
-
-
-def beside_the_point(talk: Talk, phrase: str) -> str:
-    """`phrase` after a remark that names a product, about which nothing is asked."""
-    remark = expand(choose(values("remarks", "\n"), talk.rng, talk.split), talk.rng)
-    return phrase[:2] + remark + talk.rng.choice((". ", ", ", ". ", "! ", " and ", ": ")) + phrase[2:]
 
 
 def part(talk: Talk) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import random
 import re
 
 from apps.demo import answers
-from apps.demo.phrases import SLOT, Intent, choose, load, say, values
+from apps.demo.phrases import SLOT, Intent, choose, expand, load, say, values
 from apps.demo.shop import CATEGORIES, CLOTHES, COLOURS, PRODUCTS, Product, product
 from apps.demo.wording import Talk, Turn
 
@@ -89,6 +89,8 @@ def about_named(talk: Talk, intent: Intent) -> Turn:
     one = talk.rng.choice(PRODUCTS)
     talk.product, talk.topic, talk.asked = one, intent.name, True
     phrase = say(intent, talk.rng, talk.split)
+    if intent.name not in ("about", "buy") and talk.rng.random() < 0.05:
+        phrase = beside_the_point(talk, phrase)
     if intent.name in ("compare", "compare_about"):
         other = talk.rng.choice([each for each in PRODUCTS if each is not one])
         talk.product = None
@@ -156,6 +158,12 @@ def ask_category(talk: Talk, intent: Intent) -> tuple[str, str]:
     if intent.name == "category_colour":
         return text, answers.category_colour(kind, colour)
     return text, answers.ABOUT_CATEGORY[intent.name](kind)
+
+
+def beside_the_point(talk: Talk, phrase: str) -> str:
+    """`phrase` after a remark that names a product, about which nothing is asked."""
+    remark = expand(choose(values("remarks", "\n"), talk.rng, talk.split), talk.rng)
+    return phrase[:2] + remark + talk.rng.choice((". ", ", ", ". ", "! ", " and ", ": ")) + phrase[2:]
 
 
 def recall_product(talk: Talk, intent: Intent) -> Turn:
