@@ -17,7 +17,13 @@ TENANT = "tenant"
 TRACE = "traceparent"
 """The W3C trace context."""
 
-PASSED_ON = (REPLY_TO, TURN, DEADLINE, TENANT, TRACE)
+RETRY = "retry"
+"""Which retry of a dead letter this is, from 1 on; none on a first try. `penstock dead-letters retry` sets it."""
+
+PASSED_ON = (REPLY_TO, TURN, DEADLINE, TENANT, TRACE, RETRY)
+
+RETRIED = "retried"
+"""Marks a record of `dead-letters` as a note without a value: the letter at this place (partition:offset) was retried."""
 
 EPOCH = "epoch"
 """Set by a journalling stage: the offset of the claim under which its owner publishes. A lower one than the highest

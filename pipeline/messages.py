@@ -126,7 +126,10 @@ class Cancel(Message, frozen=True):
 
 
 class DeadLetter(Message, frozen=True):
-    """any stage → operator: a record that failed for good, with why, how often, and from where."""
+    """any stage → operator: a record that failed for good, with why, how often, and from where.
+
+    `value` is empty where it had no room in the letter. `traceback` says where in the program, if the stage tells.
+    """
 
     stage: str
     topic: str
@@ -137,3 +140,4 @@ class DeadLetter(Message, frozen=True):
     headers: dict[str, str]
     error: str
     attempts: int
+    traceback: str = ""

@@ -41,7 +41,9 @@ EXAMPLES: list[Message] = [
     Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
     Told("s", "t", ({"type": "session.created", "session": {"id": "s", "temperature": 0.5, "tools": []}},)),
     Cancel("s", "t", "turn_detected"),
-    DeadLetter("s", "t", "llm", "prompts", 3, 99, "key", b"\xc1\x00", {"turn": "t"}, "KeyError: x", 5),
+    DeadLetter(
+        "s", "t", "llm", "prompts", 3, 99, "key", b"\xc1\x00", {"turn": "t"}, "KeyError: x", 5, "File x.py, line 3"
+    ),
 ]
 
 
