@@ -52,6 +52,8 @@ class Parts:
     tokenizer: PreTrainedTokenizerBase
     context: int
     engine: Engine | None = None
+    busy_since: Callable[[], float | None] = lambda: None
+    """When the model's step in progress began (`time.monotonic`); None: no step is in progress."""
 
     def stage(self, name: str, settings: StageSettings) -> Stage:
         """The stage called `name`."""
@@ -97,7 +99,7 @@ async def loaded(
     if with_engine and model.name != INSTANT:
         async with _engine(model, tell) as (engine, tokenizer, context):
             paced = Paced(engine, model.pace_s) if model.pace_s else engine
-            yield Parts(served_name(model), tokenizer, context, paced)
+            yield Parts(served_name(model), tokenizer, context, paced, lambda: engine.busy_since)
         return
     tokenizer, context = await in_thread(_without_weights, model)
     parts = Parts(served_name(model), tokenizer, context)
@@ -153,7 +155,7 @@ def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int
 @asynccontextmanager
 async def _engine(
     model: ModelSettings, tell: Tell
-) -> AsyncGenerator[tuple[Engine, PreTrainedTokenizerBase, int], None]:
+) -> AsyncGenerator[tuple[TorchEngine, PreTrainedTokenizerBase, int], None]:
     """The torch engine with its tokenizer and context."""
     target, draft = await in_thread(_loaded, model, tell)
     from stages.llm.engine import TorchEngine  # after that thread has imported torch, which takes seconds

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from apps.gateway.settings import GatewaySettings
 from pipeline.errors import SettingsError
+from apps.supervisor.settings import SupervisorSettings
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.settings import Layer, Loaded, from_environment, from_options, from_toml, load
 
@@ -131,6 +132,7 @@ class Settings:
     topics: TopicSettings = field(default_factory=TopicSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     stage: StageSettings = field(default_factory=StageSettings)
+    supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     log: LogSettings = field(default_factory=LogSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)

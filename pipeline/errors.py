@@ -17,7 +17,10 @@
     ├── OwnershipLost
     ├── SettingsError
     ├── ModelLoadError
-    └── AddressInUse
+    ├── AddressInUse
+    ├── WorkersFailed
+    ├── SupervisorRunning
+    └── FolderUnsafe
 
 A `TurnRejected` carries a `code` that clients can act on; everything else is loud.
 """
@@ -166,3 +169,30 @@ class AddressInUse(PenstockError):
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"{host}:{port} is in use by another program; stop it, or choose another with --port")
         self.host, self.port = host, port
+
+
+class WorkersFailed(PenstockError):
+    """Not one worker of a supervisor could start, all of them for the same lasting reason."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"no worker can start: {why}")
+        self.why = why
+
+
+class SupervisorRunning(PenstockError):
+    """A supervisor of the same name, or a worker that it left behind, is alive."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"a supervisor of {name!r} runs on this machine (`penstock status` shows it), and two cannot share their "
+            "workers' ids; stop it, or give this one another name with --set supervisor.name=..."
+        )
+        self.name = name
+
+
+class FolderUnsafe(PenstockError):
+    """A folder in which others could put something."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} must be a folder of this user alone (mode 0700); remove it, or mend that")
+        self.path = path

@@ -12,6 +12,7 @@ from apps.cli.chat import chat
 from apps.cli.dead_letters import dead_letters
 from apps.cli.serve import gateway, stage, up
 from apps.cli.show import settings
+from apps.cli.status import status
 from apps.cli.topics import topics
 from apps.cli.version import version
 
@@ -28,6 +29,7 @@ app.command()(up)
 app.command()(gateway)
 app.command()(stage)
 app.command()(chat)
+app.command()(status)
 app.command()(settings)
 app.command()(version)
 app.add_typer(topics, name="topics")

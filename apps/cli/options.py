@@ -45,6 +45,14 @@ TopicPrefix = Annotated[
 HealthPort = Annotated[
     int | None, typer.Option("--health-port", help="Port of /livez, /readyz and /metrics.", show_default="none")
 ]
+Replicas = Annotated[
+    int | None,
+    typer.Option("--replicas", help="Keep so many workers alive, each a process.", show_default="no supervisor"),
+]
+Standby = Annotated[
+    int | None,
+    typer.Option("--standby", help="And so many more, loaded, to take over from a dead one at once.", show_default="0"),
+]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
 
 FLAGS = {
@@ -57,6 +65,8 @@ FLAGS = {
     "kafka.topic_prefix": "--topic-prefix",
     "topics.partitions": "--partitions",
     "topics.replication": "--replication",
+    "supervisor.replicas": "--replicas",
+    "supervisor.standby": "--standby",
     "health.port": "--health-port",
     "log.level": "--log-level",
     "chat.url": "--url",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -17,7 +18,9 @@ from apps.cli.options import (
     LogLevel,
     Model,
     Port,
+    Replicas,
     Sets,
+    Standby,
     TopicPrefix,
     given,
 )
@@ -82,17 +85,25 @@ def stage(
     kafka: Kafka = None,
     topic_prefix: TopicPrefix = None,
     health_port: HealthPort = None,
+    replicas: Replicas = None,
+    standby: Standby = None,
     model: Model = None,
     draft: Draft = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
+    supervised: Annotated[int | None, typer.Option("--supervised", hidden=True)] = None,
 ) -> None:
-    """Run one stage against Kafka, or several as one; start as many processes of it as you like."""
+    """Run one stage against Kafka, or several as one; start as many processes of it as you like.
+
+    With --replicas and --standby, a supervisor starts them and keeps them alive: see `penstock status`.
+    """
     options = {
         "kafka.bootstrap": kafka,
         "kafka.topic_prefix": topic_prefix,
         "health.port": health_port,
+        "supervisor.replicas": replicas,
+        "supervisor.standby": standby,
         "model.name": model,
         "model.draft": draft,
         "model.device": device,
@@ -100,6 +111,17 @@ def stage(
     }
     settings = settings_of(config, given(sets, options))
     from apps.parts import check_names
-    from apps.worker import work
 
-    run(partial(work, check_names(names)), settings)
+    checked = check_names(names)
+    if supervised is not None:
+        from apps.supervisor.child import work_supervised
+
+        run(partial(work_supervised, checked, supervised), settings)
+    elif settings.supervisor.replicas or settings.supervisor.standby:
+        from apps.supervisor.supervise import supervise
+
+        run(partial(supervise, checked, sys.argv[1:]), settings)
+    else:
+        from apps.worker import work
+
+        run(partial(work, checked), settings)

@@ -8,6 +8,7 @@ import time
 from asyncio import Future
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -46,6 +47,7 @@ class KafkaBus:
         self._settings = settings or KafkaSettings()
         self._lookup = Lookup(self._settings)
         self._partition_of = lru_cache(KEYS_KEPT)(_partition_of)
+        self._members: set[KafkaMember] = set()
         self.state = State(up=False, since=time.time(), why="not started")
 
     async def __aenter__(self) -> Self:
@@ -89,10 +91,12 @@ class KafkaBus:
         for topic in topics:
             await self.partitions(topic)
         member = KafkaMember(self._settings, self._lookup, group, topics, listener)
+        self._members.add(member)
         try:
             await member.join()
             yield member
         finally:
+            self._members.discard(member)
             await member.close()
 
     @asynccontextmanager
@@ -117,6 +121,18 @@ class KafkaBus:
         """See `Bus.offset_at`."""
         found = await self._lookup.offset_at(part, timestamp)
         return await self.end(part) if found is None else found
+
+    def identify(self, identity: str) -> None:
+        """Join groups as the static member `identity` from now on."""
+        self._settings = replace(self._settings, group_instance_id=identity)
+
+    async def lag(self) -> int:
+        """Records that the members here were not yet given of their partitions.
+
+        Raises:
+            BusUnavailable: Kafka does not answer.
+        """
+        return sum([await member.lag() for member in self._members])
 
     async def check(self) -> None:
         """See `Bus.check`; within two seconds."""
