@@ -1,7 +1,8 @@
 """One stage against Kafka, or several chained in one process.
 
-Waits for Kafka, loads what the stage needs, takes its share of the partitions, and drains when told to stop. What ends
-the loop ends the program: whoever started it decides what comes next.
+Waits for Kafka, loads what the stage needs, takes its share of the partitions, and drains when told to stop. A Kafka
+that is lost before that share is there is waited for anew. What ends the loop later ends the program: whoever started
+it decides what comes next.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
 
 from apps.health import Health, serving
-from apps.parts import Parts, check_names, loaded
+from apps.parts import check_names, loaded
 from apps.progress import progress
 from apps.settings import Settings
 from pipeline.bus import Bus
@@ -28,26 +29,15 @@ from pipeline.telemetry import Tracing
 
 log = logging.getLogger(__name__)
 
+WAITING = "waiting for Kafka"
 ATTEMPT_MS = 2_000
 RETRY_S = 1.0
+REJOIN_S = 3.0
 JOINED_S = 0.02
 
 
-class Seat(Protocol):
-    """Where a supervised worker has its identity from, and who is told how it is."""
-
-    def began(self, health: Health) -> None:
-        """The work has begun; `health` says how it is."""
-
-    async def taken(self, bus: KafkaBus, parts: Parts) -> str:
-        """Everything is loaded: the identity, once there is one to take."""
-
-    def serves(self, loops: Sequence[Loop]) -> None:
-        """The group has assigned partitions to `loops`."""
-
-
-async def work(names: Sequence[str], settings: Settings, stop: asyncio.Event, seat: Seat | None = None) -> None:
-    """Run the stages called `names` as one, until `stop`; in `seat`, as whom it says and once it says so.
+async def work(names: Sequence[str], settings: Settings, stop: asyncio.Event) -> None:
+    """Run the stages called `names` as one, until `stop`.
 
     Raises:
         BusUnavailable: Kafka did not answer within `stage.wait_s`.
@@ -56,53 +46,74 @@ async def work(names: Sequence[str], settings: Settings, stop: asyncio.Event, se
         ModelLoadError: what the stage needs cannot be loaded.
     """
     health = Health()
-    if seat is not None:
-        seat.began(health)
     async with serving(health.app(), settings.health.host, settings.health.port):
-        await cut_short(stop, health, _work(check_names(names), settings, stop, health, seat))
+        await cut_short(stop, health, _work(check_names(names), settings, stop, health))
 
 
-async def _work(
-    names: Sequence[str], settings: Settings, stop: asyncio.Event, health: Health, seat: Seat | None
-) -> None:
+async def _work(names: Sequence[str], settings: Settings, stop: asyncio.Event, health: Health) -> None:
     title = "+".join(names)
-    health.state = "waiting for Kafka"
+    health.state = WAITING
     async with connected(settings) as bus, AsyncExitStack() as stack:
         health.doubt = lambda: "" if bus.state.up else f"Kafka is lost: {bus.state.why}"
         health.state = "loading the model"
         with progress(f"loading {settings.model.name or 'the demo model'} for {title}") as tell:
             parts = await stack.enter_async_context(loaded(settings.model, with_engine="llm" in names, tell=tell))
-        if seat is not None:
-            bus.identify(await seat.taken(bus, parts))
-        async with running([parts.chained(names, settings.stage)], bus, settings, health) as loops:
-            if seat is not None:
-                seat.serves(loops)
+        async with running([parts.chained(names, settings.stage)], bus, settings, health):
             await stop.wait()
     log.info("%s: stopped", title)
 
 
 @asynccontextmanager
-async def running(
-    stages: Sequence[Stage], bus: Bus, settings: Settings, health: Health
-) -> AsyncGenerator[Sequence[Loop], None]:
+async def running(stages: Sequence[Stage], bus: Bus, settings: Settings, health: Health) -> AsyncGenerator[None, None]:
     """Run `stages` meanwhile, and then until what they have in hand is done; what ends one of them ends all."""
     chosen = LoopSettings(drain=settings.stage.drain_s)
     tracing = Tracing(settings.log.otlp_endpoint or None)
-    loops = [Loop(stage, bus, settings=chosen, registry=health.registry, tracing=tracing) for stage in stages]
+
+    def begun(stage: Stage) -> Loop:
+        return Loop(stage, bus, settings=chosen, registry=health.registry, tracing=tracing)
+
+    joiners = [Joiner(partial(begun, stage), health, settings.stage.wait_s) for stage in stages]
     collect_rarely()
     health.state = "joining the group"
     async with asyncio.TaskGroup() as tasks:
-        for loop in loops:
-            tasks.create_task(loop.run())
-        while not all(loop.joined for loop in loops):  # noqa: ASYNC110 - a few times, at the start
+        for joiner in joiners:
+            tasks.create_task(joiner.run())
+        while not all(joiner.loop.joined for joiner in joiners):  # noqa: ASYNC110 - a few times, at the start
             await asyncio.sleep(JOINED_S)
+        loops = [joiner.loop for joiner in joiners]
         health.begin()
         for loop in loops:
             log.info("%s: ready with %d partitions", loop.stage.name, len(loop.parts))
-        yield loops
+        yield
         health.state = "stopping"
         for loop in loops:
             loop.drain()
+
+
+class Joiner:
+    """Runs a loop, and until it has joined its group begins it anew while Kafka is away; later it helps itself."""
+
+    def __init__(self, begun: Callable[[], Loop], health: Health, wait_s: float) -> None:
+        self._begun, self._health, self._wait_s = begun, health, wait_s
+        self.loop = begun()
+
+    async def run(self) -> None:
+        """Work until drained.
+
+        Raises:
+            BusUnavailable: Kafka was lost before the group was joined, and did not answer within `wait_s`.
+        """
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            try:
+                return await self.loop.run()
+            except BusUnavailable as error:
+                if self.loop.joined:
+                    raise
+                tell_of_wait(error, deadline)
+                self._health.state = WAITING
+            await asyncio.sleep(REJOIN_S)
+            self.loop = self._begun()
 
 
 def collect_rarely() -> None:
@@ -140,15 +151,23 @@ async def connected(settings: Settings) -> AsyncGenerator[KafkaBus, None]:
 
 
 async def _attempt(stack: AsyncExitStack, settings: Settings, deadline: float) -> KafkaBus | None:
+    """A bus with the patience that was set, once a short attempt has shown that Kafka answers."""
     try:
         with _hushed(logging.getLogger("aiokafka")):
-            return await stack.enter_async_context(KafkaBus(replace(settings.kafka, start_timeout_ms=ATTEMPT_MS)))
+            async with KafkaBus(replace(settings.kafka, start_timeout_ms=ATTEMPT_MS)):
+                pass
+            return await stack.enter_async_context(KafkaBus(settings.kafka))
     except BusUnavailable as error:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise
-        log.warning("%s; waiting %.0f s more", error, left)
+        tell_of_wait(error, deadline)
         return None
+
+
+def tell_of_wait(error: BusUnavailable, deadline: float) -> None:
+    """Say what is waited for and how long, or raise `error` where that is over."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise error
+    log.warning("%s; waiting %.0f s more", error, left)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -10,9 +12,14 @@ from urllib.request import urlopen
 import pytest
 
 from apps.health import READY, Health, serving
-from pipeline.errors import AddressInUse
+from apps.settings import Settings, StageSettings
+from apps.worker import WAITING, connected, running
+from pipeline.errors import AddressInUse, BusUnavailable
 from pipeline.kafka import KafkaSettings, create_topics
-from pipeline.topics import ROUTE
+from pipeline.memory import MemoryBus
+from pipeline.messages import Message
+from pipeline.stage import Stage
+from pipeline.topics import ROUTE, TURNS
 from tests.apps.clients import session
 from tests.apps.processes import Penstock, started
 from tests.servers import unused_port
@@ -52,6 +59,77 @@ async def test_a_health_port_that_is_taken_is_told(unused_port: int) -> None:
         with pytest.raises(AddressInUse, match=str(unused_port)):
             async with serving(Health().app(), "127.0.0.1", unused_port):
                 pass
+
+
+class Away(MemoryBus):
+    """A bus that does not answer the first `times` that it is asked for a topic."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def partitions(self, topic: str) -> int:
+        """See `Bus.partitions`."""
+        if self.times:
+            self.times -= 1
+            raise BusUnavailable("broker:1", "gone")
+        return await super().partitions(topic)
+
+
+async def echo(turn: Message) -> AsyncGenerator[Message, None]:
+    """Say what came; nothing does."""
+    yield turn
+
+
+IDLE = Stage("idle", reads=TURNS, each=echo)
+
+
+async def test_a_broker_lost_before_the_group_is_joined_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between the first contact and its share of the partitions a stage is as patient as at its start, and says so."""
+    monkeypatch.setattr("apps.worker.REJOIN_S", 0.01)
+    health = Health()
+    async with asyncio.timeout(10), Away(3) as bus, running([IDLE], bus, Settings(), health):
+        assert health.problem() == ""
+    assert [line.partition("; ")[0] for line in caplog.messages if " s more" in line] == [
+        "Kafka at broker:1 cannot be reached: gone"
+    ] * 3
+
+
+async def test_a_broker_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `stage.wait_s`, and no sooner, the start is over."""
+    monkeypatch.setattr("apps.worker.REJOIN_S", 0.01)
+    patience = Settings(stage=StageSettings(wait_s=0.3))
+    began = time.monotonic()
+    health = Health()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with asyncio.timeout(10), Away(10**9) as bus, running([IDLE], bus, patience, health):
+            pass
+    assert caught.group_contains(BusUnavailable, match="gone")
+    assert time.monotonic() - began >= 0.3
+    assert health.problem() == WAITING
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_a_real_broker_that_goes_while_the_stage_loads_is_waited_for(own_kafka: KafkaService) -> None:
+    """Killed after the first contact and restarted seconds later, the broker finds the stage still there."""
+    kafka = KafkaSettings(bootstrap=own_kafka.bootstrap, start_timeout_ms=2_000)
+    await create_topics(kafka, ROUTE, partitions=2)
+    settings = Settings(kafka=kafka, stage=StageSettings(wait_s=120))
+    health = Health()
+    async with asyncio.timeout(160), connected(settings) as bus, asyncio.TaskGroup() as tasks:
+        await asyncio.to_thread(own_kafka.kill)
+
+        async def back() -> None:
+            await asyncio.sleep(8)
+            assert health.problem() == WAITING
+            await asyncio.to_thread(own_kafka.restart)
+
+        tasks.create_task(back())
+        async with running([IDLE], bus, settings, health):
+            assert health.problem() == ""
 
 
 @pytest.fixture
