@@ -18,7 +18,7 @@ from rich.console import Console
 from apps.gateway.asgi import StaticMount, create_app
 from apps.gateway.serve import serve as serve_app
 from apps.health import Health
-from apps.parts import NAMES, Parts, loaded, served_name
+from apps.parts import NAMES, Parts, loaded, on_disk, served_name
 from apps.progress import progress
 from apps.settings import Settings
 from apps.worker import connected, cut_short, running
@@ -56,7 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.Event, health: Health) -> None:
     async with AsyncExitStack() as stack:
         with progress(f"loading {settings.model.name or 'the demo model'}") as tell:
-            parts = await stack.enter_async_context(loaded(settings.model, tell=tell))
+            parts = await stack.enter_async_context(loaded(on_disk(settings.model), tell=tell))
         async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
             announce(gateway.address, parts.name)
             await stop.wait()

@@ -6,6 +6,7 @@ The one place that puts stages together. Importing it loads no library of models
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from stages.tokens import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from stages.llm.disk import DiskCache
     from stages.llm.engine import TorchEngine
     from stages.llm.model import LoadedModel
 
@@ -142,6 +144,12 @@ def served_name(model: ModelSettings) -> str:
     return Path(model.name).name if Path(model.name).expanduser().is_dir() else model.name
 
 
+def on_disk(model: ModelSettings) -> ModelSettings:
+    """`model` with a folder for its keys and values, by the XDG convention if none is set."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return model if model.disk else replace(model, disk=str(Path(base) / "penstock" / "kv"))
+
+
 def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int]:
     """The tokenizer and the context of `model`."""
     where = source(model)
@@ -167,11 +175,20 @@ async def _engine(
         queue=model.queue,
         kv_bytes=model.kv_mb << 20,
         prefix_bytes=model.prefix_mb << 20,
+        disk=_disk(model, target, draft),
     )
     async with engine, asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(_watch(engine))
         yield engine, target.tokenizer, target.context
         watching.cancel()
+
+
+def _disk(model: ModelSettings, target: LoadedModel, draft: LoadedModel | None) -> DiskCache | None:
+    from stages.llm.disk import DiskCache
+
+    if not model.disk or not model.disk_mb:
+        return None
+    return DiskCache(Path(model.disk).expanduser(), model.disk_mb << 20, target, draft)
 
 
 async def _watch(engine: TorchEngine) -> None:

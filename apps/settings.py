@@ -59,6 +59,11 @@ class ModelSettings:
     """Megabytes for the keys and values of running answers; those without room wait."""
     prefix_mb: Annotated[int, Meta(ge=0)] = 256
     """Megabytes for what finished turns leave to their sessions' next."""
+    disk: str = ""
+    """Folder where that goes for which there is no memory, and all of it at the end: what was said, as numbers, for
+    this user to read alone. None is `penstock/kv` in the user's cache with `penstock up`, and nowhere with a stage."""
+    disk_mb: Annotated[int, Meta(ge=0)] = 1024
+    """Megabytes of files there, the least recently used dropped first; 0 is no such files."""
     pace_s: Annotated[float, Meta(ge=0)] = 0.0
     """Seconds that an answer rests after each run of tokens: for demonstrations and tests of slowness."""
 

@@ -65,6 +65,12 @@ class Batch:
         for sequence in [sequence for sequence in self.running if sequence.number == number]:
             self._release(sequence)
 
+    def close(self) -> None:
+        """Give all sequences up; what is computed of them may outlive us."""
+        for sequence in list(self.running):
+            self._release(sequence)
+        self._prefixes.close()
+
     def step(self) -> list[Outcome]:
         """Compute some tokens of every running sequence; what has come of it."""
         outcomes = self._admit()

@@ -43,6 +43,12 @@ def measure(model: LoadedModel) -> Costs:
     return Costs(max(small - sequence - token, 1e-9), sequence, token)
 
 
+def prompt_token(model: LoadedModel, tokens: int) -> float:
+    """Seconds that one more token takes in a prompt of so many: what is saved where it need not be computed."""
+    tokens = min(tokens, model.context)
+    return max(0.0, _time(model, 1, tokens) - _time(model, 1, 1)) / max(1, tokens - 1)
+
+
 def best_length(lucks: Seq[float], model: Costs, draft: Costs, *, most: int) -> int:
     """How many tokens to guess for each of the sequences with these `lucks`: 0 to `most`, most tokens a second."""
     count = len(lucks)
@@ -55,7 +61,7 @@ def best_length(lucks: Seq[float], model: Costs, draft: Costs, *, most: int) -> 
 
 
 def _time(model: LoadedModel, sequences: int, tokens: int) -> float:
-    prompt = Prompt("", "", tuple(range(tokens)))
+    prompt = Prompt("", "", tuple(number % model.tokens for number in range(tokens)))
     best, spent, rounds = float("inf"), 0.0, 0
     while rounds < 2 or spent < PATIENCE_S:
         works = [Work(Sequence(n, prompt, model.vocabulary, context=10**9), tokens) for n in range(sequences)]

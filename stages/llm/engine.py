@@ -18,6 +18,8 @@ from typing import Self
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
 from pipeline.messages import Prompt
 from stages.llm.batch import Batch, Outcome
+from stages.llm.costs import prompt_token
+from stages.llm.disk import LEAST, DiskCache
 from stages.llm.drafter import Drafter
 from stages.llm.kv import PrefixPool
 from stages.llm.mailbox import Mailbox
@@ -42,6 +44,7 @@ class TorchEngine:
         kv_bytes: Memory for the keys and values of running sequences; those without room wait.
         queue: Prompts that wait for a place; more are refused.
         prefix_bytes: Memory for what finished turns leave to their sessions' next.
+        disk: Where that goes for which there is no memory, and all of it at the end. Belongs to the engine.
         pace: How much of a prompt a step computes.
         close_s: How long to wait for the step in progress at the end.
     """
@@ -55,6 +58,7 @@ class TorchEngine:
         kv_bytes: int = 4 << 30,
         queue: int = 256,
         prefix_bytes: int = 256 << 20,
+        disk: DiskCache | None = None,
         pace: Pace | None = None,
         close_s: float = 10.0,
     ) -> None:
@@ -63,12 +67,13 @@ class TorchEngine:
         self._most = most
         self._close_s = close_s
         self._drafter = Drafter(model, draft) if draft else None
+        self._disk = disk
         self._batch = Batch(
             model,
             most=most,
             kv_bytes=kv_bytes,
             pace=pace or Pace(),
-            prefixes=PrefixPool(prefix_bytes),
+            prefixes=PrefixPool(prefix_bytes, disk),
             drafter=self._drafter,
         )
         self._orders: SimpleQueue[Order] = SimpleQueue()
@@ -97,6 +102,8 @@ class TorchEngine:
         await asyncio.to_thread(self._thread.join, self._close_s)
         if self._thread.is_alive():
             log.error("the model thread is still in a step after %.0f s; left behind", self._close_s)
+        if self._disk:
+            await asyncio.to_thread(self._disk.close)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
         """Continue `prompt`; see `Engine`."""
@@ -131,11 +138,14 @@ class TorchEngine:
         try:
             if self._drafter:
                 self._drafter.prepare()
+            if self._disk:
+                self._disk.open(prompt_token(self._model, LEAST))
             while self._follow_orders():
                 self.busy_since = time.monotonic()
                 outcomes = self._batch.step()
                 self.busy_since = None
                 self._call(self._deliver, outcomes)
+            self._batch.close()
         except BaseException:  # the one place that must hear of everything: the others wait for this thread
             log.exception("the model thread has died")
             self._call(self._die, "the model thread has died")

@@ -28,7 +28,8 @@ class LoadedModel:
 
     `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
     this precision from all others, `token_bytes` is the memory for a token's keys and values, `tokens` the number
-    of ids it has rows for.
+    of ids it has rows for. `revision` tells these very files, computed by these libraries on this kind of machine, from
+    all others: keys and values of the same revision are the same bits.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LoadedModel:
     fingerprint: str
     tokens: int
     token_bytes: int = 1
+    revision: str = ""
 
 
 def load_model(
@@ -85,9 +87,13 @@ def load_model(
         fingerprint=checkpoint.fingerprint(folder, files, str(network.dtype), attention.NAME),
     )
     _check_vocabulary(model)
+    import transformers
+
     from stages.llm.probe import probe
 
-    model = replace(model, token_bytes=probe(model))
+    token_bytes, bits = probe(model)
+    revision = checkpoint.revision(model.fingerprint, files, bits, torch.__version__, transformers.__version__)
+    model = replace(model, token_bytes=token_bytes, revision=revision)
     tell("ready", 1.0)
     return model
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pipeline.errors import ModelLoadError
 from pipeline.messages import Prompt
-from stages.llm import attention
+from stages.llm import attention, kvfile
 from stages.llm.forward import Work, forward
-from stages.llm.kv import rounded
+from stages.llm.kv import SequenceKV, rounded
 from stages.llm.model import LoadedModel
 from stages.llm.sequence import Sequence
 from stages.tokens import brief
@@ -18,8 +18,10 @@ TOKENS = 13
 """Of two different texts: one computed at once, the other in two pieces, beside each other."""
 
 
-def probe(model: LoadedModel) -> int:
-    """Switch `model` to our attention, and see that it answers as before. The bytes of a token's keys and values.
+def probe(model: LoadedModel) -> tuple[int, str]:
+    """Switch `model` to our attention, and see that it answers as before.
+
+    Gives the bytes of a token's keys and values, and what tells the bits that this machine computes for them.
 
     Raises:
         ModelLoadError: its kind of model needs more than the engine computes, or its weights are no numbers.
@@ -30,7 +32,7 @@ def probe(model: LoadedModel) -> int:
             expected = torch.stack([_alone(model, text) for text in texts])
             attention.register()
             model.network.set_attn_implementation(attention.NAME)
-            got, token_bytes = _together(model, texts)
+            got, kv = _together(model, texts)
     except Exception as error:
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: {brief(error)}") from error
     if not expected.isfinite().all():
@@ -38,7 +40,7 @@ def probe(model: LoadedModel) -> int:
     tolerance = 1e-3 if expected.dtype == model.network.dtype else 5e-2
     if (got - expected).abs().max() > tolerance * expected.abs().max():
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: it needs more than plain attention")
-    return token_bytes
+    return kv.bytes // rounded(len(texts[0])), kvfile.digest(kv)
 
 
 def _text(model: LoadedModel, stride: int) -> list[int]:
@@ -52,8 +54,8 @@ def _alone(model: LoadedModel, text: list[int]) -> Tensor:
     return logits.float()
 
 
-def _together(model: LoadedModel, texts: list[list[int]]) -> tuple[Tensor, int]:
-    """The last logits of both texts, [2, vocabulary], as the engine computes them, and the bytes a token took."""
+def _together(model: LoadedModel, texts: list[list[int]]) -> tuple[Tensor, SequenceKV]:
+    """The last logits of both texts, [2, vocabulary], as the engine computes them, and what is kept of one."""
     one, other = (
         Sequence(n, Prompt("", "", tuple(text)), model.vocabulary, context=10**9) for n, text in enumerate(texts)
     )
@@ -63,7 +65,7 @@ def _together(model: LoadedModel, texts: list[list[int]]) -> tuple[Tensor, int]:
     logits = forward(model, [Work(one, one.pending), Work(other, other.pending)])[:2]
     if not one.kv.bytes:
         raise NotImplementedError("its layers do not ask for attention")
-    return logits, one.kv.bytes // rounded(len(texts[0]))
+    return logits, one.kv
 
 
 def _kind(model: LoadedModel) -> str:

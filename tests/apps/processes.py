@@ -16,6 +16,8 @@ from tests.guard import Guarded
 READY_S = 90.0
 STOP_S = 20.0
 POLL_S = 0.1
+OURS = {"PENSTOCK_MODEL_DISK_MB": "0"}
+"""Tests leave nothing in the user's cache."""
 
 
 class Penstock:
@@ -25,7 +27,7 @@ class Penstock:
         self.name = " ".join(arguments)
         self.port = port
         self._log = folder / f"{arguments[0]}-{port}.log"
-        variables = [f"{name}={value}" for name, value in environment.items()]
+        variables = [f"{name}={value}" for name, value in {**OURS, **environment}.items()]
         self._child = Guarded(["env", *variables, sys.executable, "-m", "apps.cli", *arguments], self._log)
 
     @property

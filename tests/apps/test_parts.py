@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from apps import parts
-from apps.parts import NAMES, check_names, draft_source, loaded, served_name, source
+from apps.parts import NAMES, check_names, draft_source, loaded, on_disk, served_name, source
 from apps.settings import ModelSettings, StageSettings
 from pipeline.errors import ModelLoadError, SettingsError
 from pipeline.messages import Delta, Sampling, Turn, Utterance
+
+LONG = "How much is a tent for two, and how long does it take until it is here? " * 4
 
 
 @pytest.mark.parametrize(
@@ -57,12 +59,22 @@ def test_the_demo_model_has_a_draft_of_its_own(monkeypatch: pytest.MonkeyPatch, 
     assert draft_source(ModelSettings(name="someone/something", draft="someone/smaller")) == "someone/smaller"
 
 
-async def answer(model: ModelSettings) -> str:
+def test_keys_and_values_go_to_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no folder is named it is the XDG cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert on_disk(ModelSettings()).disk == str(tmp_path / "penstock" / "kv")
+    assert on_disk(ModelSettings(disk="/elsewhere")).disk == "/elsewhere"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert on_disk(ModelSettings()).disk == str(tmp_path / ".cache" / "penstock" / "kv")
+
+
+async def answer(model: ModelSettings, question: str = "How much is a tent?") -> str:
     """Hold one turn through all three stages, chained."""
     async with loaded(model) as found:
         chained = found.chained(NAMES, StageSettings())
         assert chained.each is not None
-        turn = Turn("s", "t", (Utterance("user", "How much is a tent?"),), Sampling(max_output_tokens=12))
+        turn = Turn("s", "t", (Utterance("user", question),), Sampling(max_output_tokens=12))
         return "".join([out.text async for out in chained.each(turn) if isinstance(out, Delta)])
 
 
@@ -71,6 +83,26 @@ async def test_a_draft_changes_no_answer(small_model: Path) -> None:
     alone = await answer(ModelSettings(name=str(small_model), threads=1))
     assert alone
     assert await answer(ModelSettings(name=str(small_model), draft=str(small_model), threads=1)) == alone
+
+
+@pytest.mark.parametrize(("disk_mb", "kept"), [(9, True), (0, False)])
+async def test_what_was_computed_outlives_the_program(
+    small_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    disk_mb: int,
+    kept: bool,
+) -> None:
+    """With a folder and room in it, the same answer comes after a restart, with what the first one left."""
+    caplog.set_level("INFO", "stages.llm.disk")
+    monkeypatch.setattr("stages.llm.engine.prompt_token", lambda *_: 1.0)
+    model = ModelSettings(name=str(small_model), threads=1, disk=str(tmp_path / "kv"), disk_mb=disk_mb)
+    first = await answer(model, LONG)
+
+    assert await answer(model, LONG) == first
+    assert (tmp_path / "kv").exists() == kept
+    assert ("hits=1" in caplog.text) == kept
 
 
 async def test_a_stage_without_a_model_loads_no_model(small_model: Path) -> None:

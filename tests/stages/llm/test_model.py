@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,16 @@ def test_fingerprint_tells_weights_apart(original: Path, folder: Path) -> None:
     assert same == one
     assert load_model(folder, device="cpu").fingerprint != one
     assert load_model(original, device="cpu", dtype="bfloat16").fingerprint != one
+
+
+def test_revision_tells_files_apart(original: Path, folder: Path) -> None:
+    """The same files have the same revision when they are loaded again; files of another date have not."""
+    one = load_model(original, device="cpu").revision
+
+    assert load_model(original, device="cpu").revision == one
+    os.utime(folder / WEIGHTS, (1, 1))
+    assert load_model(folder, device="cpu").revision != one
+    assert load_model(original, device="cpu", dtype="bfloat16").revision != one
 
 
 def test_memory_for_a_token_is_known(original: Path) -> None:
