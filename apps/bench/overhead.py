@@ -7,6 +7,7 @@ back, with all of them and the client in this one process, on the memory bus or 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -24,19 +25,23 @@ from apps.local import piped
 from apps.parts import Parts, loaded
 from apps.settings import Settings
 from pipeline.bus import Bus
-from pipeline.errors import SettingsError
-from pipeline.kafka import KafkaBus, create_topics
+from pipeline.errors import BusUnavailable, SettingsError
+from pipeline.kafka import KafkaBus, KafkaSettings, create_topics
+from pipeline.kafka.clients import connected, in_time, stop
+from pipeline.kafka.lookup import Admin
 from pipeline.memory import MemoryBus
 from pipeline.messages import Prompt
 from pipeline.topics import ROUTE
 from stages.llm.stage import Engine, Run
 
+log = logging.getLogger(__name__)
+
 QUESTION = "What are your opening hours?"
 WARM_UP = 10
 ROOM = 2.0
 """An answer begins no sooner after the one before than so many times an answer's own time."""
+DELETE_S = 30.0
 EngineKind = Literal["instant", "model"]
-
 
 Figure = Literal["first", "per_token"]
 TITLES: Mapping[Figure, str] = MappingProxyType({"first": "first token", "per_token": "from token to token"})
@@ -153,15 +158,32 @@ async def measured(url: str, engine: Recorder, plan: Plan) -> Measured:
 
 @asynccontextmanager
 async def bus_of(settings: Settings, kafka: str | None) -> AsyncGenerator[Bus, None]:
-    """The memory bus, or the one of `kafka` with topics of its own."""
+    """The memory bus, or the one of `kafka` with topics of its own, which are deleted afterwards in any case."""
     if kafka is None:
         async with MemoryBus() as memory:
             yield memory
         return
-    chosen = replace(settings.kafka, bootstrap=kafka, topic_prefix=f"bench-{time.time_ns()}-")
-    await create_topics(chosen, ROUTE, partitions=4)
-    async with KafkaBus(chosen) as bus:
-        yield bus
+    prefix = f"{settings.kafka.topic_prefix}bench-{time.time_ns()}-"
+    chosen = replace(settings.kafka, bootstrap=kafka, topic_prefix=prefix)
+    try:
+        await create_topics(chosen, ROUTE, partitions=4)
+        async with KafkaBus(chosen) as bus:
+            yield bus
+    finally:
+        await delete_topics(chosen)
+
+
+async def delete_topics(settings: KafkaSettings) -> None:
+    """Delete the route with the prefix in `settings`; where Kafka is lost, say what stays behind."""
+    names = [settings.topic_prefix + topic.name for topic in ROUTE]
+    try:
+        admin = await connected(lambda: Admin(settings), settings)
+        try:
+            await in_time(admin.client.delete_topics(names), settings, DELETE_S)
+        finally:
+            await stop(admin)
+    except BusUnavailable as error:
+        log.warning("the topics %s are left behind: %s", ", ".join(names), error)
 
 
 async def compare(settings: Settings, parts: Parts, kind: EngineKind, kafka: str | None, plan: Plan) -> Outcome:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from apps.bench.client import Unanswered
-from apps.bench.overhead import Plan, kinds_of, overhead
+from apps.bench.overhead import Plan, bus_of, kinds_of, overhead
 from apps.bench.sessions import Load, sessions
 from apps.bench.startup import startup
 from apps.settings import ModelSettings, Settings
 from pipeline.errors import SettingsError
+from pipeline.kafka import KafkaSettings
+from pipeline.topics import ROUTE
 from tests.services import KafkaService
 
 DEADLINE_S = 50
@@ -53,6 +57,56 @@ async def test_over_kafka_too(
     work = overhead(settings, Plan(n=2, tokens=4, interval=0.01), kafka=kafka.bootstrap, kinds=["instant"], path=path)
     await asyncio.wait_for(work, DEADLINE_S)
     assert [one["bus"] for one in json.loads(path.read_text())["outcomes"]] == ["embedded", "kafka"]
+
+
+async def topics_of(kafka: KafkaService, prefix: str) -> list[str]:
+    """Return the names of the topics that begin with `prefix`."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        return [name for name in await admin.list_topics() if name.startswith(prefix)]
+    finally:
+        await admin.close()
+
+
+async def until_gone(kafka: KafkaService, prefix: str) -> None:
+    """Return when no topic begins with `prefix`: a deletion takes the broker a moment."""
+    async with asyncio.timeout(DEADLINE_S):
+        while await topics_of(kafka, prefix):  # noqa: ASYNC110 - it is asked anew each time
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [None, KeyError("oh"), asyncio.CancelledError()], ids=["well", "error", "Ctrl-C"])
+async def test_no_topics_are_left_behind(kafka: KafkaService, end: BaseException | None, unused_port: int) -> None:
+    """However a measurement ends, its topics are deleted."""
+    prefix = f"left-{unused_port}-"
+    settings = Settings(kafka=KafkaSettings(topic_prefix=prefix))
+    with contextlib.suppress(KeyError, asyncio.CancelledError):
+        async with bus_of(settings, kafka.bootstrap):
+            assert len(await topics_of(kafka, prefix + "bench-")) == len(ROUTE)
+            if end is not None:
+                raise end
+    await until_gone(kafka, prefix)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_topics_that_cannot_be_deleted_are_named(
+    own_kafka: KafkaService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the broker has gone, what ended the measurement is what is told, and which topics stay is a warning."""
+    settings = Settings(kafka=KafkaSettings(start_timeout_ms=500))
+
+    async def killed() -> None:
+        async with bus_of(settings, own_kafka.bootstrap):
+            await asyncio.to_thread(own_kafka.kill)
+            raise KeyError("oh")
+
+    with pytest.raises(KeyError, match="oh"):
+        await asyncio.wait_for(killed(), 100)
+    assert "are left behind: Kafka at" in caplog.text
+    assert "-turns" in caplog.text
 
 
 def test_an_engine_that_is_none_is_refused() -> None:
