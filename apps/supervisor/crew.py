@@ -21,6 +21,8 @@ from pipeline.errors import WorkersFailed
 
 log = logging.getLogger(__name__)
 
+HEAD_START_S = 1.0
+"""A standby that takes over has the processors for so long before its own successor begins to load."""
 TICK_S = 0.25
 LATE_S = 1.0
 """A tick that comes so much later found the supervisor itself asleep: what it did not hear is nobody's fault."""
@@ -123,6 +125,8 @@ class Supervisor:
         while not self.stopping:
             worker = await self._started(slot)
             wait = slot.backoff.failed(time.monotonic() - worker.born if worker else 0.0)
+            if any(other.phase in ("warm", "joining") for other in self.workers):
+                wait = max(wait, HEAD_START_S)
             if not (worker and worker.identity):
                 self._tell_of(f"a worker of {self.plan.stage}", slot.reason, slot.backoff, wait)
             slot.until = time.monotonic() + wait

@@ -212,6 +212,7 @@ async def test_many_deaths_never_give_one_id_to_two(crew: Started) -> None:
     async with crew(replicas=2, standby=2, settled_s=0.0) as it:
         await it.ready(standbys=2)
         for turn in range(12):
+            await it.until(lambda: it.supervisor.workers)
             workers = it.supervisor.workers
             os.kill(workers[turn % len(workers)].pid, signal.SIGKILL if turn % 3 else signal.SIGSTOP)
             await asyncio.sleep(0.07)
