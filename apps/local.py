@@ -56,7 +56,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.Event, health: Health) -> None:
     async with AsyncExitStack() as stack:
         with progress(f"loading {settings.model.name or 'the demo model'}") as tell:
-            parts = await stack.enter_async_context(loaded(on_disk(settings.model), tell=tell))
+            parts = await stack.enter_async_context(
+                loaded(on_disk(settings.model), tell=tell, registry=health.registry)
+            )
         async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
             announce(gateway.address, parts.name)
             await stop.wait()

@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
+from apps.disk_metrics import DiskCollector
 from apps.settings import ModelSettings, StageSettings
 from apps.unstoppable import in_thread
 from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
@@ -91,15 +94,19 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def loaded(
-    model: ModelSettings, *, with_engine: bool = True, tell: Tell = lambda what, share: None
+    model: ModelSettings,
+    *,
+    with_engine: bool = True,
+    tell: Tell = lambda what, share: None,
+    registry: CollectorRegistry | None = None,
 ) -> AsyncGenerator[Parts, None]:
-    """Load what the stages need, off the event loop; `tell` hears how far it has come.
+    """Load what the stages need, off the event loop; `tell` hears how far it has come, `registry` gets its metrics.
 
     Raises:
         ModelLoadError: the model or its tokenizer cannot be loaded.
     """
     if with_engine and model.name != INSTANT:
-        async with _engine(model, tell) as (engine, tokenizer, context):
+        async with _engine(model, tell, registry) as (engine, tokenizer, context):
             paced = Paced(engine, model.pace_s) if model.pace_s else engine
             yield Parts(served_name(model), tokenizer, context, paced, lambda: engine.busy_since)
         return
@@ -146,8 +153,10 @@ def served_name(model: ModelSettings) -> str:
 
 def on_disk(model: ModelSettings) -> ModelSettings:
     """`model` with a folder for its keys and values, by the XDG convention if none is set."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return model if model.disk else replace(model, disk=str(Path(base) / "penstock" / "kv"))
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if model.disk or not Path(base).is_absolute():  # as the convention wants it, and for a user without a home
+        return model
+    return replace(model, disk=str(Path(base) / "penstock" / "kv"))
 
 
 def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int]:
@@ -162,12 +171,15 @@ def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int
 
 @asynccontextmanager
 async def _engine(
-    model: ModelSettings, tell: Tell
+    model: ModelSettings, tell: Tell, registry: CollectorRegistry | None
 ) -> AsyncGenerator[tuple[TorchEngine, PreTrainedTokenizerBase, int], None]:
     """The torch engine with its tokenizer and context."""
     target, draft = await in_thread(_loaded, model, tell)
     from stages.llm.engine import TorchEngine  # after that thread has imported torch, which takes seconds
 
+    disk = _disk(model, target, draft)
+    if disk and registry:
+        registry.register(DiskCollector(disk.counts))
     engine = TorchEngine(
         target,
         draft=draft,
@@ -175,7 +187,7 @@ async def _engine(
         queue=model.queue,
         kv_bytes=model.kv_mb << 20,
         prefix_bytes=model.prefix_mb << 20,
-        disk=_disk(model, target, draft),
+        disk=disk,
     )
     async with engine, asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(_watch(engine))

@@ -57,7 +57,8 @@ async def _work(names: Sequence[str], settings: Settings, stop: asyncio.Event, h
         health.doubt = lambda: "" if bus.state.up else f"Kafka is lost: {bus.state.why}"
         health.state = "loading the model"
         with progress(f"loading {settings.model.name or 'the demo model'} for {title}") as tell:
-            parts = await stack.enter_async_context(loaded(settings.model, with_engine="llm" in names, tell=tell))
+            loading = loaded(settings.model, with_engine="llm" in names, tell=tell, registry=health.registry)
+            parts = await stack.enter_async_context(loading)
         async with running([parts.chained(names, settings.stage)], bus, settings, health):
             await stop.wait()
     log.info("%s: stopped", title)

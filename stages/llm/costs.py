@@ -44,9 +44,9 @@ def measure(model: LoadedModel) -> Costs:
 
 
 def prompt_token(model: LoadedModel, tokens: int) -> float:
-    """Seconds that one more token takes in a prompt of so many: what is saved where it need not be computed."""
+    """Seconds that one more token takes in a prompt of so many, measured in a few steps, for somebody may wait."""
     tokens = min(tokens, model.context)
-    return max(0.0, _time(model, 1, tokens) - _time(model, 1, 1)) / max(1, tokens - 1)
+    return max(0.0, _time(model, 1, tokens, 0) - _time(model, 1, 1, 0)) / max(1, tokens - 1)
 
 
 def best_length(lucks: Seq[float], model: Costs, draft: Costs, *, most: int) -> int:
@@ -60,10 +60,10 @@ def best_length(lucks: Seq[float], model: Costs, draft: Costs, *, most: int) -> 
     return max(range(most + 1), key=speed)
 
 
-def _time(model: LoadedModel, sequences: int, tokens: int) -> float:
+def _time(model: LoadedModel, sequences: int, tokens: int, patience_s: float = PATIENCE_S) -> float:
     prompt = Prompt("", "", tuple(number % model.tokens for number in range(tokens)))
     best, spent, rounds = float("inf"), 0.0, 0
-    while rounds < 2 or spent < PATIENCE_S:
+    while rounds < 2 or spent < patience_s:
         works = [Work(Sequence(n, prompt, model.vocabulary, context=10**9), tokens) for n in range(sequences)]
         began = time.perf_counter()
         forward(model, works)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from apps import parts
 from apps.parts import NAMES, check_names, draft_source, loaded, on_disk, served_name, source
@@ -67,6 +68,8 @@ def test_keys_and_values_go_to_the_users_cache(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert on_disk(ModelSettings()).disk == str(tmp_path / ".cache" / "penstock" / "kv")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert on_disk(ModelSettings()).disk == ""
 
 
 async def answer(model: ModelSettings, question: str = "How much is a tent?") -> str:
@@ -103,6 +106,13 @@ async def test_what_was_computed_outlives_the_program(
     assert await answer(model, LONG) == first
     assert (tmp_path / "kv").exists() == kept
     assert ("hits=1" in caplog.text) == kept
+
+
+async def test_what_the_tier_on_disk_counts_is_told(small_model: Path, tmp_path: Path) -> None:
+    """Whoever brings a registry has the counts in it."""
+    registry = CollectorRegistry()
+    async with loaded(ModelSettings(name=str(small_model), threads=1, disk=str(tmp_path)), registry=registry):
+        assert registry.get_sample_value("penstock_llm_disk_hits_total") == 0
 
 
 async def test_a_stage_without_a_model_loads_no_model(small_model: Path) -> None:
