@@ -11,6 +11,7 @@ from apps.gateway.outgoing import Outgoing
 from pipeline.bus import Bus
 from pipeline.errors import BusUnavailable, PenstockError
 
+RETRY_S = 0.25
 MOST_WAITING = 5000
 """Records beyond which those who make them wait."""
 
@@ -54,16 +55,30 @@ class Outbox:
             await self._wake.wait()
 
     async def _publish(self, record: Outgoing, deadline: float) -> None:
-        topic, message, key, partition, headers = record
-        value = topic.encode(message)
         try:
             async with asyncio.timeout_at(deadline):
-                delivery = await self._bus.publish(topic.name, value, key=key, headers=headers, partition=partition)
+                delivery = await self._handed_over(record, deadline)
         except (PenstockError, TimeoutError) as error:
             self._undelivered(record, _named(error))
             return
         self._flying[delivery] = record, deadline
         delivery.add_done_callback(self._landed)
+
+    async def _handed_over(self, record: Outgoing, deadline: float) -> Future[int]:
+        """Hand `record` to the bus; anew until `deadline` where that takes nothing, as while its producer is replaced.
+
+        Nothing is said twice: what could not be handed over is not on its way.
+        """
+        topic, message, key, partition, headers = record
+        value = topic.encode(message)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await self._bus.publish(topic.name, value, key=key, headers=headers, partition=partition)
+            except BusUnavailable:
+                if loop.time() + RETRY_S > deadline:
+                    raise
+            await asyncio.sleep(RETRY_S)
 
     def _landed(self, delivery: Future[int]) -> None:
         record, _ = self._flying.pop(delivery, (None, 0.0))

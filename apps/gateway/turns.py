@@ -26,6 +26,7 @@ MOST_HELD = 2000
 """Records that may come before their turn's `response.created`."""
 
 LATE = Problem("deadline_exceeded", "the answer was not ready in time")
+UNTAKEN = Problem("log_unavailable", "the log could not be reached, so nobody answers; try again", retry_after=5.0)
 
 
 class Position(NamedTuple):
@@ -106,8 +107,8 @@ class Turns:
         if sent.topic is REPLIES:
             self._forget(answer, "undelivered")
             return
-        code = "context_length_exceeded" if isinstance(why, MessageTooLarge) else "log_unavailable"
-        self._fail(answer, Problem(code, f"the turn did not reach the log: {why}"), now)
+        too_large = isinstance(why, MessageTooLarge)
+        self._fail(answer, Problem("context_length_exceeded", str(why)) if too_large else UNTAKEN, now)
 
     # -- read
 

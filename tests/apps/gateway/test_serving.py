@@ -144,14 +144,27 @@ async def test_a_gateway_starts_without_its_route_and_waits_for_it() -> None:
 async def test_a_turn_that_the_log_does_not_take_fails_once() -> None:
     """Where only the turns cannot be published, the client gets one failed response, and the next turn is served."""
     bus = Breakable()
-    async with gateway(bus=bus) as running, connected(running) as client:
+    async with gateway(bus=bus, publish_timeout_s=0.5) as running, connected(running) as client:
         bus.down.add(TURNS.name)
         failed = await client.ask("hi")
         bus.down.clear()
         served = await client.ask("again")
 
-    assert (failed["status"], failed["status_details"]["error"]["code"]) == ("failed", "log_unavailable")
+    error = failed["status_details"]["error"]
+    assert (failed["status"], error["code"], error["retry_after"]) == ("failed", "log_unavailable", 5.0)
     assert text_of(served) == "You said: again"
+
+
+@pytest.mark.parametrize("topic", [TURNS.name, REPLIES.name])
+async def test_a_log_that_takes_nothing_for_a_moment_is_tried_again(topic: str) -> None:
+    """While the producer is replaced the bus refuses at once; a client that talks in that moment is answered."""
+    bus = Breakable()
+    async with gateway(bus=bus) as running, connected(running) as client:
+        bus.down.add(topic)
+        asyncio.get_running_loop().call_later(0.6, bus.down.clear)
+        assert text_of(await client.ask("hi")) == "You said: hi"
+        assert len(running.stages.turns) == 1
+        assert running.count("undelivered_total", topic=topic) == 0
 
 
 @pytest.mark.parametrize("how", ["down", "stuck"])
