@@ -50,21 +50,22 @@ async def retry_all(
     Raises:
         BusUnavailable: the bus does not answer; those before were sent.
     """
+    clock = asyncio.get_running_loop().time
+    earliest = clock()
     async with aclosing(_whole(bus, chosen)) as letters:
         async for letter in letters:
-            begun = asyncio.get_running_loop().time()
-            try:
-                outcome = Outcome(letter, await retry(bus, letter, found.next_attempt(letter)))
-            except BusUnavailable:
-                raise
-            except PenstockError as problem:
-                outcome = Outcome(letter, problem=problem)
-            yield outcome
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(begun + 1 / per_s):
+                async with asyncio.timeout_at(earliest):
                     await stop.wait()
             if stop.is_set():
                 return
+            earliest = clock() + 1 / per_s
+            try:
+                yield Outcome(letter, await retry(bus, letter, found.next_attempt(letter)))
+            except BusUnavailable:
+                raise
+            except PenstockError as problem:
+                yield Outcome(letter, problem=problem)
 
 
 async def _whole(bus: Bus, chosen: Sequence[Letter]) -> AsyncGenerator[Letter, None]:

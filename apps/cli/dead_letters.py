@@ -139,7 +139,7 @@ def retry(
     if len(chosen) > 1 and not yes:
         counts = Counter((letter.dead.stage, letter.dead.topic) for letter in chosen)
         what = ", ".join(f"{count} from {stage} (to {topic})" for (stage, topic), count in counts.items())
-        typer.confirm(f"Retry {len(chosen)} dead letters, {what}?", abort=True, err=True)
+        typer.confirm(f"Retry {len(chosen)} dead letters: {what}?", abort=True, err=True)
     _send(settings, chosen, found, rate)
 
 
@@ -148,7 +148,7 @@ def _chosen(found: Survey, ids: Sequence[Id], *, force: bool, place: str) -> lis
     if not ids:
         fresh = [letter for letter in found.letters if force or letter.id not in found.notes]
         if skipped := len(found.letters) - len(fresh):
-            Console(stderr=True).print(f"{skipped} were retried already, and are left out; --force retries them again.")
+            Console(stderr=True).print(f"Left out: {skipped} retried already; --force retries them, too.")
         return fresh
     letters = {letter.id: letter for letter in found.letters}
     if missing := [str(at) for at in ids if at not in letters]:
@@ -236,7 +236,7 @@ def _place(settings: Settings) -> str:
 
 def _width() -> int | None:
     """A terminal's own width; wide enough for a line each where the output goes into a file or a pipe."""
-    return None if sys.stdout.isatty() else 240
+    return None if sys.stdout.isatty() else 400
 
 
 def _refuse(why: str) -> NoReturn:

@@ -15,20 +15,29 @@ from apps.dead_letters import Letter, Note, Survey, message_of
 from apps.discretion import discreet, dump, veiled
 from pipeline.headers import RETRY, TRACE
 
-LONGEST_REASON = 80
+LONGEST_REASON = 120
 MOST_STRANGE = 5
 
 
 def table(found: Survey) -> Table:
     """The letters, the newest last."""
-    made = Table("id", "when", "stage", "from", "session", "turn", "error", "reason", "bytes", "retried", box=None)
+    made = Table(box=None, pad_edge=False)
+    for name in ("id", "when", "stage", "from", "session", "turn", "error", "bytes", "retried"):
+        made.add_column(name, overflow="fold", no_wrap=name in ("id", "when", "from", "bytes"))
     for letter in found.letters:
-        dead, reason = letter.dead, letter.reason
-        reason = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
-        when, size, retried = _local(letter.when), f"{letter.size:,}", _retried(found.notes.get(letter.id, ()))
-        cells = (str(letter.id), when, dead.stage, dead.topic, letter.session, dead.turn, letter.kind, reason, size)
-        made.add_row(*(plain(cell) for cell in (*cells, retried)))
+        dead = letter.dead
+        when, retried = _short(letter.when), _retried(found.notes.get(letter.id, ()))
+        size = f"{letter.size:,}" if letter.size else "-"
+        cells = (str(letter.id), when, dead.stage, dead.topic, letter.session, dead.turn, _why(letter), size, retried)
+        made.add_row(*(plain(cell) for cell in cells))
     return made
+
+
+def _why(letter: Letter) -> str:
+    """The error on a line, without what the other columns tell."""
+    reason = letter.reason.removeprefix(f"a record on topic {letter.dead.topic!r} is none of its messages: ")
+    told = " ".join(f"{letter.kind}: {reason}".split()).removesuffix(":")
+    return told if len(told) <= LONGEST_REASON else told[: LONGEST_REASON - 1] + "…"
 
 
 def summary(found: Survey, place: str) -> str:
@@ -78,8 +87,8 @@ def everything(letter: Letter, found: Survey, *, text: bool) -> Iterator[Rendera
     dead = letter.dead
     message = message_of(dead.topic, dead.value)
     yield Text("")
-    yield Text.assemble((letter.kind, "bold red"), ": " if dead.error != letter.kind else "")
-    yield plain(dead.error.partition(": ")[2] if text else letter.reason)
+    reason = dead.error.partition(": ")[2] if text else letter.reason
+    yield Text.assemble((letter.kind, "bold red"), ": " if reason else "", plain(reason))
     if dead.traceback:
         yield plain(dead.traceback if text else discreet(dead, message, dead.traceback, most=20_000))
     yield Text("")
@@ -89,8 +98,8 @@ def everything(letter: Letter, found: Survey, *, text: bool) -> Iterator[Rendera
     elif dead.value:
         yield plain("\n".join(dump(dead.value, veil=not text)))
     else:
-        yield Text("The record had no room in its letter.")
-    if not text:
+        yield Text("The record was too large for its letter; a retry takes it from its topic, as long as it is there.")
+    if dead.value and not text:
         yield Text("\nWhat the user said is left out; --text shows it.", style="dim")
 
 
@@ -120,7 +129,11 @@ def plain(text: str) -> Text:
 
 def _retried(notes: Sequence[Note]) -> str:
     times = f" ({len(notes)} times)" if len(notes) > 1 else ""
-    return _local(notes[-1].when) + times if notes else ""
+    return _short(notes[-1].when) + times if notes else ""
+
+
+def _short(ms: int) -> str:
+    return _local(ms)[len("2026-") :]
 
 
 def _local(ms: int) -> str:
