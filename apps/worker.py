@@ -15,9 +15,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequ
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from apps.health import Health, serving
-from apps.parts import check_names, loaded
+from apps.parts import Parts, check_names, loaded
 from apps.progress import progress
 from apps.settings import Settings
 from pipeline.bus import Bus
@@ -36,8 +37,21 @@ REJOIN_S = 3.0
 JOINED_S = 0.02
 
 
-async def work(names: Sequence[str], settings: Settings, stop: asyncio.Event) -> None:
-    """Run the stages called `names` as one, until `stop`.
+class Seat(Protocol):
+    """Where a supervised worker has its identity from, and who is told how it is."""
+
+    def began(self, health: Health) -> None:
+        """The work has begun; `health` says how it is."""
+
+    async def taken(self, bus: KafkaBus, parts: Parts) -> str:
+        """Everything is loaded: the identity, once there is one to take."""
+
+    def serves(self, loops: Sequence[Loop]) -> None:
+        """The group has assigned partitions to `loops`."""
+
+
+async def work(names: Sequence[str], settings: Settings, stop: asyncio.Event, seat: Seat | None = None) -> None:
+    """Run the stages called `names` as one, until `stop`; in `seat`, as whom it says and once it says so.
 
     Raises:
         BusUnavailable: Kafka did not answer within `stage.wait_s`.
@@ -46,11 +60,15 @@ async def work(names: Sequence[str], settings: Settings, stop: asyncio.Event) ->
         ModelLoadError: what the stage needs cannot be loaded.
     """
     health = Health()
+    if seat is not None:
+        seat.began(health)
     async with serving(health.app(), settings.health.host, settings.health.port):
-        await cut_short(stop, health, _work(check_names(names), settings, stop, health))
+        await cut_short(stop, health, _work(check_names(names), settings, stop, health, seat))
 
 
-async def _work(names: Sequence[str], settings: Settings, stop: asyncio.Event, health: Health) -> None:
+async def _work(
+    names: Sequence[str], settings: Settings, stop: asyncio.Event, health: Health, seat: Seat | None
+) -> None:
     title = "+".join(names)
     health.state = WAITING
     async with connected(settings) as bus, AsyncExitStack() as stack:
@@ -59,13 +77,19 @@ async def _work(names: Sequence[str], settings: Settings, stop: asyncio.Event, h
         with progress(f"loading {settings.model.name or 'the demo model'} for {title}") as tell:
             loading = loaded(settings.model, with_engine="llm" in names, tell=tell, registry=health.registry)
             parts = await stack.enter_async_context(loading)
-        async with running([parts.chained(names, settings.stage)], bus, settings, health):
+        if seat is not None:
+            bus.identify(await seat.taken(bus, parts))
+        async with running([parts.chained(names, settings.stage)], bus, settings, health) as loops:
+            if seat is not None:
+                seat.serves(loops)
             await stop.wait()
     log.info("%s: stopped", title)
 
 
 @asynccontextmanager
-async def running(stages: Sequence[Stage], bus: Bus, settings: Settings, health: Health) -> AsyncGenerator[None, None]:
+async def running(
+    stages: Sequence[Stage], bus: Bus, settings: Settings, health: Health
+) -> AsyncGenerator[Sequence[Loop], None]:
     """Run `stages` meanwhile, and then until what they have in hand is done; what ends one of them ends all."""
     chosen = LoopSettings(drain=settings.stage.drain_s)
     tracing = Tracing(settings.log.otlp_endpoint or None)
@@ -85,7 +109,7 @@ async def running(stages: Sequence[Stage], bus: Bus, settings: Settings, health:
         health.begin()
         for loop in loops:
             log.info("%s: ready with %d partitions", loop.stage.name, len(loop.parts))
-        yield
+        yield loops
         health.state = "stopping"
         for loop in loops:
             loop.drain()
