@@ -39,7 +39,7 @@ def overhead(
     from apps.bench.overhead import overhead as measure
 
     kinds = kinds_of(engine or ["instant", "model"])
-    settings = settings_of(config, given(sets, {"model.name": model, "model.draft": draft}))
+    settings = settings_of(config, given(sets, model=model, draft=draft))
     quiet()
     asyncio.run(measure(settings, Plan(n, tokens, interval), kafka=kafka, kinds=kinds, path=json))
 
@@ -58,7 +58,7 @@ def sessions(
     from apps.bench.sessions import Load
     from apps.bench.sessions import sessions as measure
 
-    settings = settings_of(config, given(sets, {}))
+    settings = settings_of(config, given(sets))
     quiet()
     asyncio.run(measure(settings, Load(count, turns, tokens, rounds), path=json))
 
@@ -93,7 +93,7 @@ def bus(
     """One stage between two topics: ours, bare aiokafka and FastStream, in one run. Leaves its topics behind."""
     from apps.bench.bus import Plan, run
 
-    settings = settings_of(config, given(sets, {"kafka.bootstrap": kafka}))
+    settings = settings_of(config, given(sets, kafka=kafka))
     quiet()
     plan = Plan(rounds=rounds, messages=messages)
     run(settings.kafka, plan._replace(keys=tuple(keys)) if keys else plan, path=json)

@@ -25,8 +25,7 @@ def chat(
     sets: Sets = None,
 ) -> None:
     """Chat in the terminal. In a pipe, each line is a turn and nothing but the answers is written."""
-    options = {"chat.url": url, "chat.session": session, "chat.key": key}
-    chosen = settings_of(config, given(sets, options)).chat
+    chosen = settings_of(config, given(sets, url=url, session=session, key=key)).chat
     from apps.chat.line import Line
     from apps.chat.terminal import talk
 

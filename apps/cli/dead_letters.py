@@ -208,7 +208,7 @@ def _account(outcomes: Sequence[Outcome], wanted: int) -> None:
 
 
 def _settings(config: Path | None, kafka: str | None, prefix: str | None, sets: list[str] | None) -> Settings:
-    settings = settings_of(config, given(sets, {"kafka.bootstrap": kafka, "kafka.topic_prefix": prefix}))
+    settings = settings_of(config, given(sets, kafka=kafka, topic_prefix=prefix))
     quiet()
     return settings
 

@@ -6,7 +6,6 @@ the file and the setting's own default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,33 +54,34 @@ Standby = Annotated[
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
 
-FLAGS = {
-    "model.name": "--model",
-    "model.draft": "--draft",
-    "model.device": "--device",
-    "gateway.host": "--host",
-    "gateway.port": "--port",
-    "kafka.bootstrap": "--kafka",
-    "kafka.topic_prefix": "--topic-prefix",
-    "topics.partitions": "--partitions",
-    "topics.replication": "--replication",
-    "supervisor.replicas": "--replicas",
-    "supervisor.standby": "--standby",
-    "health.port": "--health-port",
-    "log.level": "--log-level",
-    "chat.url": "--url",
-    "chat.session": "--session",
-    "chat.key": "--key",
+SETTINGS = {
+    "model": "model.name",
+    "draft": "model.draft",
+    "device": "model.device",
+    "host": "gateway.host",
+    "port": "gateway.port",
+    "kafka": "kafka.bootstrap",
+    "topic_prefix": "kafka.topic_prefix",
+    "partitions": "topics.partitions",
+    "replication": "topics.replication",
+    "replicas": "supervisor.replicas",
+    "standby": "supervisor.standby",
+    "health_port": "health.port",
+    "log_level": "log.level",
+    "url": "chat.url",
+    "session": "chat.session",
+    "key": "chat.key",
 }
+"""Which setting an option stands for."""
 
 
-def given(sets: list[str] | None, options: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    """What a command line sets, as (name, value, flag).
+def given(sets: list[str] | None, **options: Any) -> list[tuple[str, Any, str]]:
+    """What a command line sets, as (name, value, flag); `options` by their names.
 
     Raises:
         SettingsError: a `--set` without an equals sign.
     """
-    triples = [(name, value, FLAGS[name]) for name, value in options.items()]
+    triples = [(SETTINGS[name], value, f"--{name.replace('_', '-')}") for name, value in options.items()]
     for one in sets or ():
         name, equals, value = one.partition("=")
         if not equals:

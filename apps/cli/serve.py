@@ -42,15 +42,9 @@ def up(
     sets: Sets = None,
 ) -> None:
     """Serve everything in this one process: no Kafka and no Redis are needed."""
-    options = {
-        "gateway.host": host,
-        "gateway.port": port,
-        "model.name": model,
-        "model.draft": draft,
-        "model.device": device,
-        "log.level": log_level,
-    }
-    settings = settings_of(config, given(sets, options))
+    settings = settings_of(
+        config, given(sets, host=host, port=port, model=model, draft=draft, device=device, log_level=log_level)
+    )
     from apps.local import serve
 
     run(serve, settings)
@@ -66,14 +60,9 @@ def gateway(
     sets: Sets = None,
 ) -> None:
     """Serve clients: the WebSockets, the page and the health checks. The stages run elsewhere, behind Kafka."""
-    options = {
-        "gateway.host": host,
-        "gateway.port": port,
-        "kafka.bootstrap": kafka,
-        "kafka.topic_prefix": topic_prefix,
-        "log.level": log_level,
-    }
-    settings = settings_of(config, given(sets, options))
+    settings = settings_of(
+        config, given(sets, host=host, port=port, kafka=kafka, topic_prefix=topic_prefix, log_level=log_level)
+    )
     from apps.local import serve_gateway
 
     run(serve_gateway, settings)
@@ -98,18 +87,21 @@ def stage(
 
     With --replicas and --standby, a supervisor starts them and keeps them alive: see `penstock status`.
     """
-    options = {
-        "kafka.bootstrap": kafka,
-        "kafka.topic_prefix": topic_prefix,
-        "health.port": health_port,
-        "supervisor.replicas": replicas,
-        "supervisor.standby": standby,
-        "model.name": model,
-        "model.draft": draft,
-        "model.device": device,
-        "log.level": log_level,
-    }
-    settings = settings_of(config, given(sets, options))
+    settings = settings_of(
+        config,
+        given(
+            sets,
+            kafka=kafka,
+            topic_prefix=topic_prefix,
+            health_port=health_port,
+            replicas=replicas,
+            standby=standby,
+            model=model,
+            draft=draft,
+            device=device,
+            log_level=log_level,
+        ),
+    )
     from apps.parts import check_names
 
     checked = check_names(names)

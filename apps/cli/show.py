@@ -21,7 +21,7 @@ def settings(
     from apps.settings import PREFIX, Settings, load_settings
     from pipeline.settings import described, leaves, shown
 
-    loaded = load_settings(os.environ, file=config, options=given(sets, {}))
+    loaded = load_settings(os.environ, file=config, options=given(sets))
     texts = described(Settings)
     table = Table("setting", "value", "what it is", box=None, pad_edge=False)
     for name, leaf in leaves(Settings).items():

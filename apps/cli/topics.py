@@ -35,13 +35,9 @@ def create(
     sets: Sets = None,
 ) -> None:
     """Create what is missing, and say what is not as it should be. Changes nothing that exists."""
-    options = {
-        "kafka.bootstrap": kafka,
-        "kafka.topic_prefix": topic_prefix,
-        "topics.partitions": partitions,
-        "topics.replication": replication,
-    }
-    settings = settings_of(config, given(sets, options))
+    settings = settings_of(
+        config, given(sets, kafka=kafka, topic_prefix=topic_prefix, partitions=partitions, replication=replication)
+    )
     quiet()
     from pipeline.kafka import create_topics
     from pipeline.topics import ROUTE
@@ -65,8 +61,7 @@ def describe(
     sets: Sets = None,
 ) -> None:
     """Say how the topics are, and in what they differ from what they should be; status 1 where they do."""
-    options = {"kafka.bootstrap": kafka, "kafka.topic_prefix": topic_prefix, "topics.partitions": partitions}
-    settings = settings_of(config, given(sets, options))
+    settings = settings_of(config, given(sets, kafka=kafka, topic_prefix=topic_prefix, partitions=partitions))
     quiet()
     from pipeline.kafka import describe_topics
     from pipeline.topics import ROUTE

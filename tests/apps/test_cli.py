@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.settings import load_settings
+from apps.cli.options import SETTINGS
+from apps.settings import Settings, load_settings
 from pipeline.errors import SettingsError
+from pipeline.settings import leaves
 
 DEADLINE_S = 30
 LIGHT = "import sys; from apps.cli.commands import app; print(*sorted({'torch', 'transformers', 'aiokafka'} & set(sys.modules)))"
@@ -113,6 +115,12 @@ def test_an_option_with_a_wrong_value_stops_the_start() -> None:
     assert said.returncode == 2
     assert "'gateway.port'" in said.stderr
     assert "--port" in said.stderr
+
+
+def test_every_option_stands_for_a_setting() -> None:
+    """What the commands' options are names for exists, each once."""
+    assert set(SETTINGS.values()) <= set(leaves(Settings))
+    assert len(set(SETTINGS.values())) == len(SETTINGS)
 
 
 def test_any_setting_can_be_set_on_the_command_line() -> None:
