@@ -15,7 +15,8 @@ from pipeline.errors import SettingsError
 from pipeline.settings import leaves
 
 DEADLINE_S = 30
-LIGHT = "import sys; from apps.cli.commands import app; print(*sorted({'torch', 'transformers', 'aiokafka'} & set(sys.modules)))"
+HEAVY = {"torch", "transformers", "aiokafka"}
+LIGHT = f"import sys, apps.cli.commands; print(*sorted({HEAVY} & set(sys.modules)))"
 
 
 def penstock(
