@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from apps.gateway.settings import GatewaySettings
-from pipeline.errors import SettingsError
 from apps.supervisor.settings import SupervisorSettings
+from pipeline.errors import SettingsError
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.settings import Layer, Loaded, from_environment, from_options, from_toml, load
 
