@@ -99,10 +99,13 @@ class Line:
             Refused: it did, and refuses.
         """
         while True:
-            assert self._socket is not None
+            socket = self._socket
+            assert socket is not None
             with contextlib.suppress(ConnectionClosed):
-                async for frame in self._socket:
+                async for frame in socket:
                     yield self._noted(frame)
+            if self._socket is not socket:  # `ready` has renewed it meanwhile
+                continue
             before = self._session
             self._socket = await self._renewed()
             if self._session != before:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import secrets
 import signal
 import sys
 import threading
@@ -21,56 +23,89 @@ TEXT_ONLY = {"type": "session.update", "session": {"type": "realtime", "output_m
 
 
 class Conversation:
-    """Says something and streams the answer; `stop` gives the answer up."""
+    """Says something and streams the answer; `stop` gives the answer up.
+
+    What is sent has a name, and only what answers to that name counts: word of what was said before may come late.
+    """
 
     def __init__(self, line: Line, console: Console) -> None:
         self._line = line
         self._console = console
         self._events = line.events()
+        self._names = (f"said_{secrets.token_hex(4)}_{n}" for n in itertools.count(1))
+        self._response = ""
         self.answering = False
+        self.stopping = False
 
     async def start(self) -> None:
         """Ask for answers in text."""
-        await self._line.send(TEXT_ONLY)
+        await self._line.send({**TEXT_ONLY, "event_id": next(self._names)})
 
     async def say(self, text: str) -> bool:
         """Send `text` and show the answer as it comes; whether it was completed."""
         if not await self._line.ready():
             self._note("(the connection was lost, and the conversation with it; this is a new one)")
             await self.start()
-        content = [{"type": "input_text", "text": text}]
-        await self._line.send(
-            {"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": content}}
-        )
-        await self._line.send({"type": "response.create"})
-        self.answering = True
+        self.answering, self.stopping, self._response = True, False, ""
         try:
-            return await self._answer()
+            return await self._put(text) and await self._answer()
         finally:
             self.answering = False
 
     async def stop(self) -> None:
-        """Give the answer up."""
-        await self._line.send({"type": "response.cancel"})
+        """Give the answer up, now or once it has begun."""
+        self.stopping = True
+        if self._response:
+            await self._line.send(
+                {"type": "response.cancel", "event_id": next(self._names), "response_id": self._response}
+            )
 
     async def close(self) -> None:
         """Hang up."""
         await self._events.aclose()
         await self._line.close()
 
+    async def _put(self, text: str) -> bool:
+        """Add `text` to the conversation; whether it was taken. Nothing is to be answered where it was not."""
+        name = next(self._names)
+        item = {"id": name, "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+        await self._line.send({"type": "conversation.item.create", "event_id": name, "item": item})
+        while event := await self._next(name):
+            if event["type"] == "conversation.item.added" and event["item"]["id"] == name:
+                return True
+        return False
+
     async def _answer(self) -> bool:
-        async for event in self._events:
+        """Ask for an answer and show it; whether it was completed."""
+        name = next(self._names)
+        await self._line.send({"type": "response.create", "event_id": name, "response": {"metadata": {"name": name}}})
+        while event := await self._next(name):
             kind = event["type"]
-            if kind == "response.output_text.delta":
+            if kind == "response.created" and (event["response"].get("metadata") or {}).get("name") == name:
+                self._response = event["response"]["id"]
+                if self.stopping:
+                    await self.stop()
+            elif kind == "response.output_text.delta" and event["response_id"] == self._response:
                 self._console.out(event["delta"], end="", highlight=False)
-            elif event is LOST:
-                await self.start()
-                return self._failed("the connection was lost, and the conversation with it; please say it again")
-            elif kind == "error":
-                return self._failed(event["error"]["message"])
-            elif kind == "response.done":
+            elif kind == "response.done" and event["response"]["id"] == self._response:
                 self._console.out("")
                 return self._ended(event["response"])
+        return False
+
+    async def _next(self, name: str) -> Event | None:
+        """What the gateway says next; None where the session is lost, or what was sent under `name` is refused."""
+        async for event in self._events:
+            if event is LOST:
+                await self.start()
+                self._failed("the connection was lost, and the conversation with it; please say it again")
+                return None
+            if event["type"] != "error":
+                return event
+            about = event["error"].get("event_id")
+            if about in (name, None):
+                self._failed(event["error"]["message"])
+            if about == name or (about is None and not self._response):
+                return None
         raise AssertionError("events end with an error")
 
     def _ended(self, response: Event) -> bool:
@@ -135,11 +170,13 @@ async def talk(line: Line, *, once: str | None = None) -> bool:
     conversation = Conversation(line, console)
     await conversation.start()
     talking = asyncio.ensure_future(_talk(conversation, console, once))
-    stopping: set[asyncio.Task[None]] = set()
+    stops: set[asyncio.Task[None]] = set()
 
     def interrupted() -> None:
-        if conversation.answering and not stopping:
-            stopping.add(asyncio.ensure_future(conversation.stop()))
+        if conversation.answering and not conversation.stopping:
+            conversation.stopping = True
+            stops.add(stop := asyncio.ensure_future(conversation.stop()))
+            stop.add_done_callback(stops.discard)
         else:
             talking.cancel()
 

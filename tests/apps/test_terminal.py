@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -45,22 +47,35 @@ async def tell(socket: ServerConnection, kind: str, **fields: Any) -> None:
 
 
 async def asked(socket: ServerConnection) -> str:
-    """Read up to the wish for an answer, and return what was said."""
+    """Take what is said and the wish for an answer, and return what was said."""
     said = ""
     async for frame in socket:
         event = json.loads(frame)
         if event["type"] == "conversation.item.create":
             said = event["item"]["content"][0]["text"]
+            await tell(socket, "conversation.item.added", item=event["item"])
         if event["type"] == "response.create":
+            await tell(socket, "response.created", response={"id": "r1", **event["response"]})
             break
     return said
 
 
-async def answer(socket: ServerConnection, *pieces: str, status: str = "completed", **details: Any) -> None:
+async def heard(socket: ServerConnection, kind: str) -> dict[str, Any]:
+    """Read up to an event of this kind."""
+    while True:
+        event: dict[str, Any] = json.loads(await socket.recv())
+        if event["type"] == kind:
+            return event
+
+
+async def answer(
+    socket: ServerConnection, *pieces: str, status: str = "completed", response: str = "r1", **details: Any
+) -> None:
     """Answer in pieces."""
     for piece in pieces:
-        await tell(socket, "response.output_text.delta", delta=piece)
-    await tell(socket, "response.done", response={"status": status, "status_details": details or None})
+        await tell(socket, "response.output_text.delta", response_id=response, delta=piece)
+    ended = {"id": response, "status": status, "status_details": details or None}
+    await tell(socket, "response.done", response=ended)
 
 
 def path_of(socket: ServerConnection) -> str:
@@ -125,6 +140,110 @@ async def test_a_failed_answer_is_told(capsys: pytest.CaptureFixture[str]) -> No
     assert "the model has caught fire" in capsys.readouterr().err
 
 
+async def test_what_a_refused_message_leaves_behind_is_not_the_next_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A refused message is told, nothing is asked for it, and each line after it gets its own answer."""
+    (tmp_path / "lines").write_text("too long\ntwo\nthree\n")
+    asked_for: list[str] = []
+
+    async def handler(socket: ServerConnection) -> None:
+        await tell(socket, "session.created", session={"id": "s1"})
+        refused = await heard(socket, "conversation.item.create")
+        await tell(socket, "error", error={"message": "65536 bytes at most", "event_id": refused["event_id"]})
+        for number in range(2):
+            await tell(socket, "error", error={"message": "an old one", "event_id": refused["event_id"]})
+            await tell(socket, "response.created", response={"id": "old", "metadata": None})
+            await answer(socket, "old answer", status="failed", response="old", error={"message": "of old"})
+            asked_for.append(await asked(socket))
+            await answer(socket, f"answer {number}")
+
+    with (tmp_path / "lines").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        async with gateway(handler) as url:
+            assert not await talk(Line(url))
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("answer 0\nanswer 1\n", "65536 bytes at most\n")
+    assert asked_for == ["two", "three"]
+
+
+async def test_an_answer_that_is_not_begun_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the answer is refused the message says so, and so does what the gateway says of no event in particular."""
+
+    async def handler(socket: ServerConnection) -> None:
+        await tell(socket, "session.created", session={"id": "s1"})
+        item = await heard(socket, "conversation.item.create")
+        await tell(socket, "conversation.item.added", item=item["item"])
+        wish = await heard(socket, "response.create")
+        about = wish["event_id"] if path_of(socket).endswith("own") else None
+        await tell(socket, "error", error={"message": "not now", "event_id": about})
+
+    async with gateway(handler) as url:
+        assert not await talk(Line(f"{url}/own"), once="Hello")
+        assert not await talk(Line(f"{url}/all"), once="Hello")
+    assert capsys.readouterr().err == "not now\nnot now\n"
+
+
+async def test_an_answer_is_stopped_and_late_word_of_it_ignored(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ctrl-C stops each answer, also before it has begun; that it came too late is no failure of the next one."""
+    (tmp_path / "lines").write_text("one\ntwo\n")
+
+    async def handler(socket: ServerConnection) -> None:
+        await tell(socket, "session.created", session={"id": "s1"})
+        for name in ("r1", "r2"):
+            item = await heard(socket, "conversation.item.create")
+            await tell(socket, "conversation.item.added", item=item["item"])
+            wish = await heard(socket, "response.create")
+            if name == "r1":
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(0.05)
+            await tell(socket, "response.created", response={"id": name, **wish["response"]})
+            if name == "r2":
+                await tell(socket, "response.output_text.delta", response_id=name, delta="Half")
+                os.kill(os.getpid(), signal.SIGINT)
+            cancel = await heard(socket, "response.cancel")
+            assert cancel["response_id"] == name
+            late = {"message": "no active response", "code": "response_cancel_not_active"}
+            await tell(socket, "error", error={**late, "event_id": cancel["event_id"]})
+            await answer(socket, status="cancelled", response=name, reason="client_cancelled")
+
+    with (tmp_path / "lines").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        async with gateway(handler) as url:
+            assert not await talk(Line(url))
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("\nHalf\n", "")
+
+
+async def test_a_connection_that_was_lost_between_two_lines_is_renewed_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A connection that is lost while nothing is said is renewed for the next line, and that one is answered."""
+    read, write = os.pipe()
+    os.write(write, b"one\n")
+    paths: list[str] = []
+
+    async def handler(socket: ServerConnection) -> None:
+        paths.append(path_of(socket))
+        await tell(socket, "session.created", session={"id": "s1"})
+        await answer(socket, (await asked(socket)).upper())
+        if len(paths) == 1:
+            await socket.close(1012)
+            os.write(write, b"two\n")
+            os.close(write)
+        else:
+            await socket.wait_closed()
+
+    with os.fdopen(read) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        async with gateway(handler) as url:
+            assert await talk(Line(url))
+    assert capsys.readouterr().out == "ONE\nTWO\n"
+    assert len(paths) == 2
+
+
 async def test_a_lost_connection_is_renewed_and_the_answer_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     """After a loss in mid-answer the client comes back with its session and the last event, and the rest follows."""
     paths: list[str] = []
@@ -134,7 +253,7 @@ async def test_a_lost_connection_is_renewed_and_the_answer_goes_on(capsys: pytes
         await tell(socket, "session.created", session={"id": "s1"})
         if len(paths) == 1:
             await asked(socket)
-            await tell(socket, "response.output_text.delta", delta="Half")
+            await tell(socket, "response.output_text.delta", response_id="r1", delta="Half")
             socket.transport.abort()
         else:
             await answer(socket, " and half")
