@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
@@ -16,7 +16,7 @@ import msgspec
 
 from apps.discretion import discreet
 from pipeline.bus import Bus, Headers, Part, Record
-from pipeline.errors import BusUnavailable, UndecodableMessage
+from pipeline.errors import BusUnavailable, TopicMissing, UndecodableMessage
 from pipeline.headers import RETRIED, RETRY, TURN
 from pipeline.messages import DeadLetter, Message
 from pipeline.topics import CONTROL, DEAD_LETTERS, REPLIES, ROUTE, Topic
@@ -73,6 +73,7 @@ class Letter:
     when: int
     dead: DeadLetter
     session: str
+    turn: str
     size: int
     reason: str
 
@@ -89,7 +90,7 @@ class Letter:
     @property
     def origin(self) -> tuple[str, str]:
         """Key and name of the turn that failed in the first place."""
-        return self.dead.key, _first_name(self.dead.turn, self.attempt)
+        return self.dead.key, _first_name(self.turn, self.attempt)
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,7 @@ def _noted(found: Survey, record: Record) -> Letter | None:
         return None
     found.total += 1
     found.attempts[letter.origin] = max(found.attempts[letter.origin], letter.attempt)
-    lean = msgspec.structs.replace(letter.dead, value=b"", traceback="")
-    return Letter(at, letter.when, lean, letter.session, letter.size, letter.reason)
+    return replace(letter, dead=msgspec.structs.replace(letter.dead, value=b"", traceback=""))
 
 
 def letter_of(record: Record) -> Letter | None:
@@ -197,20 +197,30 @@ def letter_of(record: Record) -> Letter | None:
         return None
     message = message_of(dead.topic, dead.value)
     at = Id(record.part.number, record.offset)
-    session = dead.session if message is None else message.session
-    return Letter(at, record.timestamp, dead, session, len(dead.value), discreet(dead, message))
+    session, turn = (dead.session, dead.turn) if message is None else (message.session, message.turn)
+    return Letter(at, record.timestamp, dead, session, turn, len(dead.value), discreet(dead, message))
 
 
 async def fetch(bus: Bus, at: Id) -> Letter | None:
     """The letter at `at`, with its value; None if there is none."""
-    if at.partition >= await bus.partitions(DEAD_LETTERS.name):
-        return None
-    record = await record_at(bus, Part(DEAD_LETTERS.name, at.partition), at.offset)
+    record = await _record(bus, Part(DEAD_LETTERS.name, at.partition), at.offset)
     return None if record is None or RETRIED in record.headers else letter_of(record)
 
 
-async def record_at(bus: Bus, part: Part, offset: int) -> Record | None:
-    """The record at `offset`, if it is still there."""
+async def original(bus: Bus, dead: DeadLetter) -> Record | None:
+    """The record that `dead` is about, if it is still in its topic."""
+    try:
+        record = await _record(bus, Part(dead.topic, dead.partition), dead.offset)
+    except TopicMissing:
+        return None
+    same = record is not None and record.key == dead.key and dead.value in (b"", record.value)
+    return record if same else None
+
+
+async def _record(bus: Bus, part: Part, offset: int) -> Record | None:
+    """The record at `offset`, if there is one."""
+    if part.number >= await bus.partitions(part.topic):
+        return None
     if not await bus.offset_at(part, 0) <= offset < await bus.end(part):
         return None
     async with aclosing(records(bus, part, offset, offset + 1)) as reading:

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from apps.dead_letters import RETRY_OF, STAGES_READ, Letter, Survey, letter_of, message_of, record_at, records
+from apps.dead_letters import RETRY_OF, STAGES_READ, Letter, Survey, letter_of, message_of, original, records
 from pipeline.bus import Bus, Headers, Part, Record
 from pipeline.errors import BusUnavailable, PenstockError
 from pipeline.headers import DEADLINE, RETRIED, RETRY, TURN
 from pipeline.journal import Fence
-from pipeline.messages import Done
+from pipeline.messages import DeadLetter, Done
 from pipeline.topics import DEAD_LETTERS, HOUR_MS, TOKENS
 
 LONGEST_TURN_MS = HOUR_MS
@@ -95,11 +95,9 @@ async def retry(bus: Bus, letter: Letter, attempt: int) -> str:
     dead = letter.dead
     if dead.topic not in STAGES_READ:
         raise CannotRetry(f"no stage reads topic {dead.topic!r}")
-    turn = RETRY_OF.format(letter.origin[1], attempt)
-    values = await _values(bus, letter)
-    if message_of(dead.topic, values[0]) is None:
-        turn = dead.turn
-    else:
+    values, turn = await _values(bus, dead), dead.turn
+    if (message := message_of(dead.topic, values[0])) is not None:
+        turn = RETRY_OF.format(letter.origin[1] or message.turn, attempt)
         values = [_renamed(value, turn) for value in values]
     kept = {name: text for name, text in dead.headers.items() if name != DEADLINE}
     headers = {**kept, **({TURN: turn} if turn else {}), RETRY: str(attempt)}
@@ -113,13 +111,12 @@ async def retry(bus: Bus, letter: Letter, attempt: int) -> str:
     return turn
 
 
-async def _values(bus: Bus, letter: Letter) -> list[bytes]:
+async def _values(bus: Bus, dead: DeadLetter) -> list[bytes]:
     """What is to be sent again: the record itself, or all records of its answer if it is the first of several."""
-    dead = letter.dead
     if dead.value and dead.topic != TOKENS.name:
         return [dead.value]
-    first = await record_at(bus, Part(dead.topic, dead.partition), dead.offset)
-    if first is None or first.key != dead.key or dead.value not in (b"", first.value):
+    first = await original(bus, dead)
+    if first is None:
         what = "it is one of several records" if dead.value else "it was too large for its letter"
         raise CannotRetry(f"{what}, and no longer in {dead.topic!r}")
     return [first.value] if dead.topic != TOKENS.name else await _answer(bus, first)

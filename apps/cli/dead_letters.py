@@ -88,19 +88,20 @@ def show(
     (at,) = _ids([number])
     settings = _settings(config, kafka, topic_prefix, sets)
     from apps.cli.letters import everything
-    from apps.dead_letters import fetch, survey
+    from apps.dead_letters import fetch, original, survey
 
-    async def ask(bus: Bus) -> tuple[Letter | None, Survey]:
-        return await fetch(bus, at), await survey(bus, limit=1)
+    async def ask(bus: Bus) -> tuple[Letter, bytes, Survey]:
+        if (letter := await fetch(bus, at)) is None:
+            _refuse(f"there is no dead letter {at} at {_place(settings)}")
+        record = None if letter.dead.value else await original(bus, letter.dead)
+        return letter, record.value if record else letter.dead.value, await survey(bus, limit=1)
 
-    letter, found = _ask(settings, ask)
-    if letter is None:
-        _refuse(f"there is no dead letter {at} at {_place(settings)}")
-    if save is not None:
-        save.write_bytes(letter.dead.value)
+    letter, value, found = _ask(settings, ask)
     console = Console(width=_width())
-    for part in everything(letter, found, text=text):
+    for part in everything(letter, value, found, text=text):
         console.print(part, highlight=False, soft_wrap=True)
+    if save is not None:
+        _save(value, save)
 
 
 @dead_letters.command()
@@ -141,6 +142,15 @@ def retry(
         what = ", ".join(f"{count} from {stage} (to {topic})" for (stage, topic), count in counts.items())
         typer.confirm(f"Retry {len(chosen)} dead letters: {what}?", abort=True, err=True)
     _send(settings, chosen, found, rate)
+
+
+def _save(value: bytes, path: Path) -> None:
+    if not value:
+        _refuse("nothing is saved: the record is no longer there")
+    try:
+        path.write_bytes(value)
+    except OSError as error:
+        _refuse(f"{path} cannot be written: {error.strerror}")
 
 
 def _chosen(found: Survey, ids: Sequence[Id], *, force: bool, place: str) -> list[Letter]:
@@ -193,7 +203,8 @@ def _account(outcomes: Sequence[Outcome], wanted: int) -> None:
     done = [outcome for outcome in outcomes if outcome.problem is None]
     failed = [outcome for outcome in outcomes if outcome.problem is not None]
     for letter, turn, _ in done[:MOST_NAMED]:
-        out.print(plain(f"{letter.id} to {letter.dead.topic} as turn {turn}"), highlight=False, soft_wrap=True)
+        name = f" as turn {turn}" if turn else ""
+        out.print(plain(f"{letter.id} to {letter.dead.topic}{name}"), highlight=False, soft_wrap=True)
     if len(done) > MOST_NAMED:
         out.print(f"and {len(done) - MOST_NAMED} more")
     for letter, _, problem in failed[:MOST_NAMED]:

@@ -17,6 +17,7 @@ from pipeline.headers import RETRY, TRACE
 
 LONGEST_REASON = 120
 MOST_STRANGE = 5
+MOST_TRACED = 20_000
 
 
 def table(found: Survey) -> Table:
@@ -28,7 +29,7 @@ def table(found: Survey) -> Table:
         dead = letter.dead
         when, retried = _short(letter.when), _retried(found.notes.get(letter.id, ()))
         size = f"{letter.size:,}" if letter.size else "-"
-        cells = (str(letter.id), when, dead.stage, dead.topic, letter.session, dead.turn, _why(letter), size, retried)
+        cells = (str(letter.id), when, dead.stage, dead.topic, letter.session, letter.turn, _why(letter), size, retried)
         made.add_row(*(plain(cell) for cell in cells))
     return made
 
@@ -67,7 +68,7 @@ def line(letter: Letter, found: Survey) -> str:
         "partition": dead.partition,
         "offset": dead.offset,
         "session": letter.session,
-        "turn": dead.turn,
+        "turn": letter.turn,
         "error": letter.kind,
         "reason": letter.reason,
         "attempts": dead.attempts,
@@ -81,25 +82,24 @@ def line(letter: Letter, found: Survey) -> str:
     return json.dumps(told) + "\n"
 
 
-def everything(letter: Letter, found: Survey, *, text: bool) -> Iterator[RenderableType]:
-    """All of one letter; what the user said only with `text`."""
+def everything(letter: Letter, value: bytes, found: Survey, *, text: bool) -> Iterator[RenderableType]:
+    """All of one letter, about a record with this `value`; what the user said only with `text`."""
     yield _facts(letter, found.notes.get(letter.id, ()))
     dead = letter.dead
-    message = message_of(dead.topic, dead.value)
-    yield Text("")
+    message = message_of(dead.topic, value)
     reason = dead.error.partition(": ")[2] if text else letter.reason
-    yield Text.assemble((letter.kind, "bold red"), ": " if reason else "", plain(reason))
+    yield Text.assemble("\n", (letter.kind, "bold red"), ": " if reason else "", plain(reason))
     if dead.traceback:
-        yield plain(dead.traceback if text else discreet(dead, message, dead.traceback, most=20_000))
+        yield plain(dead.traceback if text else discreet(dead, message, dead.traceback, most=MOST_TRACED))
     yield Text("")
     if message is not None:
         values = msgspec.to_builtins(message)
         yield plain(json.dumps(values if text else veiled(values), indent=2, ensure_ascii=False))
-    elif dead.value:
-        yield plain("\n".join(dump(dead.value, veil=not text)))
+    elif value:
+        yield plain("\n".join(dump(value, veil=not text)))
     else:
-        yield Text("The record was too large for its letter; a retry takes it from its topic, as long as it is there.")
-    if dead.value and not text:
+        yield Text("The record was too large for its letter, and is no longer in its topic.")
+    if value and not text:
         yield Text("\nWhat the user said is left out; --text shows it.", style="dim")
 
 
@@ -112,7 +112,7 @@ def _facts(letter: Letter, notes: Sequence[Note]) -> Table:
         "stage": f"{dead.stage}, gave up after attempt {dead.attempts}",
         "record": f"{dead.topic} {dead.partition}:{dead.offset}, key {dead.key}, {letter.size:,} bytes",
         "session": letter.session,
-        "turn": dead.turn + (f" (retry {letter.attempt})" if RETRY in dead.headers else ""),
+        "turn": letter.turn + (f" (retry {letter.attempt})" if RETRY in dead.headers else ""),
         "trace": trace[1] if len(trace) > 1 else "none",
         "headers": "\n".join(f"{name}: {value}" for name, value in dead.headers.items()) or "none",
         "retried": "\n".join(f"{_local(note.when)} as {note.turn}" for note in notes) or "never",

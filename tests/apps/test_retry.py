@@ -159,6 +159,17 @@ async def test_what_cannot_be_read_is_sent_as_it_is(bus: MemoryBus) -> None:
     assert (record.headers[TURN], record.headers[RETRY]) == ("t", "1")
 
 
+async def test_a_turn_without_a_header_has_its_name_from_the_message(bus: MemoryBus) -> None:
+    """Who writes straight to Kafka sets no headers."""
+    await post(bus, a_letter("", headers={}, value=TURNS.encode(make_turn("t9"))))
+    found = await survey(bus)
+    (outcome,) = await all_retried(bus, found)
+    async with tapping(bus, TURNS) as turns:
+        record = await turns.record()
+    assert (found.letters[0].turn, outcome.turn) == ("t9", "t9.retry-1")
+    assert record.headers == {TURN: "t9.retry-1", RETRY: "1"}
+
+
 async def test_what_only_a_newer_version_knows_survives(bus: MemoryBus) -> None:
     """A retry changes the turn's name in a message, and nothing else."""
     newer = {"type": "turn", "session": "s", "turn": "t", "conversation": [], "mood": {"of": ["tomorrow", 1.5]}}
