@@ -1,14 +1,11 @@
-"""How the workers are, for people and for machines: a report, its table, and its metrics."""
+"""How a supervisor's workers are: a report, and its table for people."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from rich.table import Table
 from rich.text import Text
 
@@ -91,9 +88,6 @@ def problem(found: Report) -> str:
     return "; ".join(f"{row.name}: {row.note or row.role}" for row in waiting)
 
 
-# ---- for people --------------------------------------------------------------------------------------------------
-
-
 def table(found: Report, now: float) -> Table:
     """The report as a table. `now` in seconds since 1970."""
     title = f"{found.stage}: supervisor {found.pid}, {_span(now - found.since)}, {found.replicas} + {found.standby}"
@@ -107,7 +101,8 @@ def table(found: Report, now: float) -> Table:
 
 
 def _cells(row: Row, now: float) -> list[str | Text]:
-    why = "; ".join(part for part in (row.note, f"last: {row.reason}" if row.reason else "") if part)
+    note = "" if row.note == row.role else row.note
+    why = "; ".join(part for part in (note, f"last: {row.reason}" if row.reason else "") if part)
     return [
         row.name,
         row.identity or "-",
@@ -152,32 +147,3 @@ def _span(seconds: float) -> str:
     if whole < DAY:
         return f"{whole // HOUR}h{whole % HOUR // MINUTE:02}m"
     return f"{whole // DAY}d{whole % DAY // HOUR:02}h"
-
-
-# ---- for machines ------------------------------------------------------------------------------------------------
-
-
-class Collector:
-    """The report as Prometheus' metrics."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-
-    def collect(self) -> Iterator[Metric]:
-        """What there is to count, as of now."""
-        found = report(self._supervisor)
-        workers = GaugeMetricFamily("penstock_supervisor_workers", "Workers by role", labels=["stage", "role"])
-        roles = Counter(row.role for row in found.workers)
-        for role in STYLES:
-            workers.add_metric([found.stage, role], roles[role])
-        yield workers
-        restarts = CounterMetricFamily("penstock_supervisor_restarts", "Deaths of an id's workers", labels=["worker"])
-        lag = GaugeMetricFamily("penstock_supervisor_lag", "Records that a worker was not yet given", labels=["worker"])
-        turns = GaugeMetricFamily("penstock_supervisor_in_hand", "Turns that a worker works on", labels=["worker"])
-        for row in found.workers:
-            if row.identity:
-                restarts.add_metric([row.identity], row.restarts)
-                turns.add_metric([row.identity], row.in_hand)
-                if row.lag is not None:
-                    lag.add_metric([row.identity], row.lag)
-        yield from (restarts, lag, turns)

@@ -13,13 +13,14 @@ from functools import partial
 
 import msgspec
 
-from apps.health import Health, serving
+from apps.health import serving
 from apps.parts import check_names
 from apps.settings import Settings
 from apps.supervisor.crew import Plan, Supervisor
+from apps.supervisor.metrics import app
 from apps.supervisor.output import Style, named, to_stderr
 from apps.supervisor.process import Worker
-from apps.supervisor.report import Collector, problem, report
+from apps.supervisor.report import report
 from apps.supervisor.runtime import file_name, folder, locked, told
 from apps.supervisor.watchdog import Patience
 
@@ -38,18 +39,18 @@ async def supervise(names: Sequence[str], arguments: Sequence[str], settings: Se
         AddressInUse: another program listens on the port for health.
         WorkersFailed: not one worker could start, all for the same lasting reason.
     """
-    style: Style = "text" if settings.log.format == "text" or _on_terminal(settings) else "json"
-    plan = plan_of(check_names(names), command(arguments, style), settings)
+    plan = plan_of(check_names(names), command(arguments, style_of(settings)), settings)
+    await keep(plan, settings, stop)
+
+
+async def keep(plan: Plan, settings: Settings, stop: asyncio.Event) -> None:
+    """Keep the workers of `plan` alive until `stop`. Raises what `supervise` does."""
     place = folder(os.environ) / file_name(plan.base)
     async with locked(place.with_name(f"{place.name}.lock"), plan.base) as lock:
-        supervisor = Supervisor(plan, partial(_tell, style), lock=lock)
-        health = Health()
-        health.registry.register(Collector(supervisor))
-        health.begin()
-        health.doubt = lambda: problem(report(supervisor))
+        supervisor = Supervisor(plan, partial(_tell, style_of(settings)), lock=lock)
         async with (
             told(place.with_name(f"{place.name}.sock"), lambda: msgspec.json.encode(report(supervisor))),
-            serving(health.app(), settings.health.host, settings.health.port),
+            serving(app(supervisor), settings.health.host, settings.health.port),
         ):
             await supervisor.run(stop)
     log.info("%s: stopped", plan.stage)
@@ -81,8 +82,11 @@ def command(arguments: Sequence[str], style: Style) -> list[str]:
     return [sys.executable, "-m", "apps.cli", *same, *own]
 
 
-def _on_terminal(settings: Settings) -> bool:
-    return settings.log.format == "auto" and sys.stderr.isatty()
+def style_of(settings: Settings) -> Style:
+    """How lines of the log look: the workers' as our own."""
+    if settings.log.format == "auto":
+        return "text" if sys.stderr.isatty() else "json"
+    return settings.log.format
 
 
 def _tell(style: Style, worker: Worker, line: bytes) -> None:

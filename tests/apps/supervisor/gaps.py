@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from pipeline.kafka import KafkaSettings, create_topics
@@ -67,7 +68,7 @@ async def measure(chosen: argparse.Namespace, folder: Path, bootstrap: str) -> l
                 rows = await deployment.settled(chosen.replicas, chosen.standby)
                 victim = random.choice([row for row in rows if row.role == "active"])
                 at = await answers(
-                    clients, response, characters=len(expected) // 4, then=lambda victim=victim: strike(victim, number)
+                    clients, response, characters=len(expected) // 4, then=partial(strike, victim, number)
                 )
                 silence = max(talk.silence(at) for talk in clients)
                 equal = sum(talk.text == expected for talk in clients)

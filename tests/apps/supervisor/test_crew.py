@@ -55,6 +55,7 @@ async def test_without_a_standby_the_worker_is_started_again(crew: Started) -> N
         await it.ready()
 
 
+@pytest.mark.slow
 async def test_what_keeps_dying_waits_longer_each_time_up_to_a_cap(
     crew: Started, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,6 +144,7 @@ async def test_a_stopped_worker_is_killed_and_replaced(crew: Started) -> None:
         assert "no heartbeat" in it.supervisor.seats[0].reason
 
 
+@pytest.mark.slow
 async def test_loading_is_not_being_wedged(crew: Started) -> None:
     """A worker that says nothing while it loads is left alone for far longer than one that serves."""
     async with crew({"loads_s": 2.5}) as it:
