@@ -2,8 +2,8 @@
 
 One file for each scope. A thread of its own writes, behind; the model's thread only reads, and only where that takes
 less than computing anew. The draft's keys and values are kept with the model's: they add a quarter to the file, and
-to compute them anew took as long as ten such files. A cache may forget, and never fails: a damaged file is a miss
-and is removed, and a disk that is full or cannot be written turns the tier off.
+without them the first token came half as late again. A cache may forget, and never fails: a damaged file is a miss and
+is removed, and a disk that is full or cannot be written turns the tier off.
 """
 
 from __future__ import annotations

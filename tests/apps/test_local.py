@@ -115,9 +115,10 @@ async def test_an_address_that_is_taken_ends_the_program(settings: Settings) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_the_program_serves_until_it_is_told_to_stop(small_model: Path, tmp_path: Path, unused_port: int) -> None:
-    """`penstock up` serves a chat and its page, says where to look, and ends well on SIGTERM."""
+    """`penstock up` serves a chat and its page, says where to look, ends well on SIGTERM, and uses the user's cache."""
+    cache = {"XDG_CACHE_HOME": str(tmp_path), "PENSTOCK_MODEL_DISK_MB": "9"}
     options = ["--model", str(small_model), "--port", str(unused_port), "--set", "model.threads=1"]
-    with started("up", *options, folder=tmp_path, port=unused_port) as program:
+    with started("up", *options, folder=tmp_path, port=unused_port, environment=cache) as program:
         await program.ready()
         async with asyncio.timeout(DEADLINE_S), session(program.url) as client:
             await client.say(QUESTION, max_output_tokens=8)
@@ -125,3 +126,4 @@ async def test_the_program_serves_until_it_is_told_to_stop(small_model: Path, tm
         status = await asyncio.to_thread(program.stop)
     assert status == 0, program.log
     assert f"http://127.0.0.1:{unused_port}" in program.log
+    assert f"the disk cache {tmp_path}/penstock/kv: " in program.log
