@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import aclosing
 
 from pipeline.bus import Bus, Headers, Record
 from pipeline.errors import BusUnavailable, MessageTooLarge, Retriable, TurnRejected, UndecodableMessage
@@ -38,18 +37,11 @@ class Answering:
         self._bus = bus
         self._reply_partitions: int | None = None
 
-    async def hand_over(self, holding: Holding, lane: Lane, job: Job, headers: Headers) -> bool:
+    async def answer(self, holding: Holding, job: Job, headers: Headers, lane: Lane | None) -> bool:
         """Bring `job` so far that all it has to say is on its way to the log; False if the bus does not take it.
 
-        Whether it gets there, `job.unsure` tells.
+        Whether it gets there, `job.unsure` tells. Without a `lane`, bring it to its end, whatever it takes.
         """
-        return await self._answer(holding, job, headers, lane)
-
-    async def answer(self, holding: Holding, job: Job, headers: Headers) -> None:
-        """Bring `job` to its end, whatever it takes: an answer, a refusal, or a dead letter."""
-        await self._answer(holding, job, headers, None)
-
-    async def _answer(self, holding: Holding, job: Job, headers: Headers, lane: Lane | None) -> bool:
         attempt = 0
         while True:
             attempt += 1
@@ -77,11 +69,14 @@ class Answering:
                 return True
 
     async def _attempt(self, holding: Holding, job: Job, headers: Headers, lane: Lane | None) -> None:
-        async with aclosing(self._outputs(job)) as outputs:
+        outputs = self._outputs(job)
+        try:
             async for output in outputs:
                 if lane is not None and lane.failed:
                     raise BusUnavailable("the log", "what comes before in the same lane is not written yet")
                 await self._publish(holding, job, headers, output)
+        finally:
+            await outputs.aclose()
         if lane is None:
             await job.delivered()
 

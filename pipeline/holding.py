@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from typing import Any
 
 from pipeline.bus import Part, Record
 from pipeline.job import Job
@@ -26,9 +27,10 @@ class Lane:
     until those jobs have been done again.
     """
 
-    __slots__ = ("failed", "jobs", "key", "on_the_way", "running")
+    __slots__ = ("failed", "holding", "jobs", "key", "on_the_way", "running")
 
-    def __init__(self, key: object) -> None:
+    def __init__(self, holding: Holding, key: object) -> None:
+        self.holding = holding
         self.key = key
         self.jobs: deque[Job] = deque()
         self.on_the_way: dict[Job, None] = {}
@@ -45,8 +47,9 @@ class Holding:
         self.fence = Fence()
         self.lanes: dict[object, Lane] = {}
         self.jobs: dict[Id, Job] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.paused = False
+        self.given_up = False
         self.committed: int | None = None
         self.first: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self.opened = asyncio.Event()
@@ -64,7 +67,7 @@ class Holding:
         """The lane of `key`."""
         lane = self.lanes.get(key)
         if lane is None:
-            lane = self.lanes[key] = Lane(key)
+            lane = self.lanes[key] = Lane(self, key)
         return lane
 
     def leave(self, lane: Lane) -> None:
@@ -111,6 +114,7 @@ class Holding:
 
     def abandon(self) -> None:
         """Stop all work on the partition."""
+        self.given_up = True
         self.first.cancel()
         for task in list(self.tasks):
             task.cancel()

@@ -16,6 +16,8 @@ from pipeline.headers import DEADLINE, PASSED_ON
 from pipeline.messages import Message
 from pipeline.stage import StopReason
 
+ALL_PASSED_ON = frozenset(PASSED_ON)
+
 
 class Stopped(Exception):
     """The turn is to be given up, for `reason`."""
@@ -28,12 +30,13 @@ class Stopped(Exception):
 class Job:
     """A turn in a stage: its records in order, and its outputs with their deliveries.
 
-    A folding stage's turn has several messages, of which `unread` have not yet been read.
+    A folding stage's turn has several messages, of which `unread` have not yet been read. `awaited` counts the
+    deliveries of which somebody waits to hear.
     """
 
     __slots__ = (
-        "_arrived", "_deadline", "_grace", "_reason", "_scope",
-        "began", "first", "id", "message", "messages", "offsets", "outputs", "recovered", "unread",
+        "_arrived", "_deadline", "_grace", "_interrupted", "_reason", "_task",
+        "awaited", "began", "first", "id", "message", "messages", "offsets", "outputs", "recovered", "unread",
     )  # fmt: skip
 
     def __init__(self, record: Record, message: Message, *, patience: float, grace: float) -> None:
@@ -45,17 +48,21 @@ class Job:
         self.unread = 1
         self._arrived: asyncio.Event | None = None
         self.began = 0.0
+        self.awaited = 0
         self.outputs: list[tuple[Message, asyncio.Future[int]]] = []
         self.recovered: list[Message] = []
         self._grace = grace
         self._deadline = _deadline(record.headers, patience)
-        self._scope: asyncio.Timeout | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._interrupted = False
         self._reason: StopReason = "deadline"
 
     @property
     def passed_on(self) -> Headers:
         """The headers that everything coming of this turn carries."""
         headers = self.first.headers
+        if headers.keys() <= ALL_PASSED_ON:
+            return headers
         return {name: headers[name] for name in PASSED_ON if name in headers}
 
     def add(self, record: Record, message: Message) -> None:
@@ -87,8 +94,9 @@ class Job:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(asyncio.get_running_loop().time())
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
 
     def watch(self, now: float) -> None:
         """Give the turn up if its time is over at `now` (seconds since 1970). Whoever runs jobs calls this regularly.
@@ -101,28 +109,34 @@ class Job:
     async def within_time(self, work: Coroutine[None, None, None]) -> None:
         """Await `work`, but no longer than until a `stop`, or the first `watch` after the deadline.
 
+        Does what `asyncio.timeout` does, without a timer: another cancel of the same task stays one.
+
         Raises:
             Stopped: the turn was stopped, or its time is over.
         """
         if time.time() >= self._deadline + self._grace:
             work.close()
             raise Stopped(self._reason)
-        scope = self._scope = asyncio.timeout(None)
+        task = asyncio.current_task()
+        assert task is not None
+        cancels = task.cancelling()
+        self._task, self._interrupted = task, False
         try:
-            async with scope:
-                await work
-        except TimeoutError:
-            if not scope.expired():
+            await work
+        except (asyncio.CancelledError, TimeoutError):
+            if not self._interrupted or task.cancelling() > cancels + 1:
                 raise
             raise Stopped(self._reason) from None
         finally:
-            self._scope = None
+            self._task = None
+            if self._interrupted:
+                task.uncancel()
 
     def published(self) -> list[Message]:
         """What stands in the log of what this turn gave so far: all up to the first whose delivery is not sure."""
         standing: list[Message] = list(self.recovered)
         for message, delivery in self.outputs:
-            if not delivery.done() or delivery.cancelled() or delivery.exception() is not None:
+            if not _stands(delivery):
                 break
             standing.append(message)
         return standing
@@ -135,7 +149,7 @@ class Job:
     @property
     def written(self) -> bool:
         """Whether all that was published stands in the log."""
-        return len(self.published()) == len(self.recovered) + len(self.outputs)
+        return all(_stands(delivery) for _, delivery in self.outputs)
 
     def forget_unsure(self) -> None:
         """Before another attempt: what is not known to stand in the log is to be said again."""
@@ -157,11 +171,19 @@ class Job:
             await delivery
 
 
+def _stands(delivery: asyncio.Future[int]) -> bool:
+    """Whether what was handed over stands in the log."""
+    return delivery.done() and not delivery.cancelled() and delivery.exception() is None
+
+
 def _deadline(headers: Headers, patience: float) -> float:
     """When the turn must have ended (seconds since 1970): as its gateway says, at most `patience` from now."""
     latest = time.time() + patience
+    text = headers.get(DEADLINE)
+    if text is None:
+        return latest
     try:
-        deadline = float(headers[DEADLINE])
-    except (KeyError, ValueError):
+        deadline = float(text)
+    except ValueError:
         return latest
     return min(deadline, latest) if math.isfinite(deadline) else latest

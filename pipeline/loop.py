@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
-from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -20,18 +18,18 @@ from pipeline.answering import Answering
 from pipeline.bus import Bus, Member, Part, Record
 from pipeline.cancels import Cancels
 from pipeline.errors import BusUnavailable, UndecodableMessage
-from pipeline.holding import Holding, Id, Lane
+from pipeline.holding import Holding, Id
 from pipeline.job import Job
 from pipeline.messages import Message
-from pipeline.slots import Slots
 from pipeline.stage import Stage
 from pipeline.takeover import Takeover
 from pipeline.telemetry import LoopMetrics, Tracing
+from pipeline.working import Working
 
 log = logging.getLogger(__name__)
 
-WATCH_EVERY = 0.05
-"""Seconds between two looks at who is past the deadline."""
+ROOM = 10
+"""The part of a stage's span below which a partition is paused."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,14 @@ class LoopSettings:
     """How a loop goes about its work; times in seconds.
 
     `patience` is the most that a turn may take, and the deadline of one that names none; `drain` how long a stopping
-    loop waits for work in hand; `batch` the most records taken from the bus at once.
+    loop waits for work in hand; `batch` the most records taken from the bus at once: their work is begun before
+    anything else comes to its turn, and what they publish has to find room.
     """
 
     commit_every: float = 0.5
     drain: float = 10.0
     patience: float = 600.0
-    batch: int = 500
+    batch: int = 100
 
 
 class Loop:
@@ -66,17 +65,23 @@ class Loop:
         self._bus = bus
         self._group = group or stage.name
         self._settings = settings or LoopSettings()
-        self._tracing = tracing or Tracing()
         self._holdings: dict[Part, Holding] = {}
+        self._tasks = asyncio.TaskGroup()
         self._answering = Answering(stage, bus, self.metrics)
         self._takeover = Takeover(stage, bus)
         self._cancelled = Cancels(bus, self._stop)
-        self._slots = Slots(stage.concurrency)
-        self._running: dict[Job, None] = {}
+        self._working = Working(
+            stage,
+            self._answering,
+            metrics=self.metrics,
+            tracing=tracing or Tracing(),
+            cancelled=self._cancelled,
+            progressed=self._regulate,
+            tasks=self._tasks,
+        )
         self._rebalancing = False
         self._draining = asyncio.Event()
         self._joined = asyncio.Event()
-        self._tasks = asyncio.TaskGroup()
         self._member: Member | None = None
 
     @property
@@ -91,6 +96,7 @@ class Loop:
 
     def drain(self) -> None:
         """Take nothing new, finish what is in hand, and let `run` return."""
+        self._working.draining = True
         self._draining.set()
 
     async def run(self) -> None:
@@ -115,7 +121,7 @@ class Loop:
             self._member = member
             helpers.append(self._tasks.create_task(self._take_records()))
             helpers.append(self._tasks.create_task(self._commit_regularly()))
-            watching = self._tasks.create_task(self._watch_deadlines())
+            watching = self._tasks.create_task(self._working.watch_deadlines())
             await self._draining.wait()
             for helper in helpers:
                 helper.cancel()
@@ -139,6 +145,8 @@ class Loop:
                 self._take(record)
             for holding in self._holdings.values():
                 self._regulate(holding)
+            if records:
+                await asyncio.sleep(0)  # more may be there already, but these come first
 
     def _load(self, holding: Holding) -> int:
         return holding.unread if self.stage.folding else holding.window.span
@@ -151,10 +159,10 @@ class Loop:
         return any(holding.paused for holding in self._holdings.values())
 
     def _regulate(self, holding: Holding) -> None:
-        """Pause a partition that is at the bound, resume one that is below it again."""
+        """Pause a partition that is close to the bound, resume one that is not: few records at a time are dear."""
         if self._member is None or holding.part not in self._holdings:
             return
-        full = self._load(holding) >= self.stage.span
+        full = self.stage.span - self._load(holding) < max(1, self.stage.span // ROOM)
         if full and not holding.paused:
             self._member.pause(holding.part)
             self.metrics.pauses.inc()
@@ -188,122 +196,10 @@ class Loop:
             return
         job = Job(record, message, patience=self._settings.patience, grace=self.stage.grace)
         holding.jobs.setdefault(turn, job)
-        lane = holding.lane(turn if self.stage.folding else record.key)
-        lane.jobs.append(job)
-        self._run(holding, lane)
-
-    def _run(self, holding: Holding, lane: Lane) -> None:
-        if not lane.running:
-            lane.running = True
-            self._start(holding, self._run_lane(holding, lane))
+        self._working.add(holding.lane(turn if self.stage.folding else record.key), job)
 
     def _start(self, holding: Holding, work: Coroutine[None, None, None]) -> None:
         holding.own(self._tasks.create_task(work))
-
-    # ---- working -------------------------------------------------------------------------------------------------
-
-    async def _run_lane(self, holding: Holding, lane: Lane) -> None:
-        await holding.opened.wait()
-        while lane.jobs or lane.failed:
-            if self.stage.folding:
-                await self._step(holding, lane)
-            else:
-                async with self._slots:
-                    if self._draining.is_set():
-                        return
-                    await self._step(holding, lane)
-            self._regulate(holding)
-        lane.running = False
-        holding.leave(lane)
-
-    async def _step(self, holding: Holding, lane: Lane) -> None:
-        """Run the lane's next job. Its successor need not wait until what it published stands in the log."""
-        if lane.failed:
-            await self._redo(holding, lane)
-            return
-        job = lane.jobs[0]
-        if (holding.jobs.get(job.id) is not job or holding.knows(job.id)) and not await self._is_new(
-            holding, lane, job
-        ):
-            self.metrics.repeated.inc()
-            holding.finish(job)
-        elif not await self._work(holding, lane, job):
-            lane.on_the_way[job] = None
-            lane.failed = True
-        elif unsure := job.unsure:
-            lane.on_the_way[job] = None
-            for delivery in unsure:
-                delivery.add_done_callback(partial(self._heard, holding, lane, job))
-        elif job.written:
-            self._finish(holding, job)
-        else:
-            lane.on_the_way[job] = None
-            lane.failed = True
-        lane.jobs.popleft()
-
-    async def _is_new(self, holding: Holding, lane: Lane, job: Job) -> bool:
-        """Whether the turn has not been done yet; its first record may still be on its way to the log."""
-        first = holding.jobs.get(job.id, job)
-        if first is not job and first in lane.on_the_way:
-            await first.settled()
-            await asyncio.sleep(0)
-        return not holding.knows(job.id)
-
-    async def _work(self, holding: Holding, lane: Lane | None, job: Job) -> bool:
-        """Let the stage work on `job`; without a `lane`, until all that it says stands in the log."""
-        holding.jobs[job.id] = job
-        if job.began == 0.0:
-            job.began = time.perf_counter()
-            job.recovered = holding.published.pop(job.id, [])
-        if job.id in self._cancelled:
-            job.stop("cancelled")
-        self._running[job] = None
-        try:
-            with self._tracing.span(self.stage.name, job.passed_on) as headers:
-                if lane is not None:
-                    return await self._answering.hand_over(holding, lane, job, headers)
-                await self._answering.answer(holding, job, headers)
-        finally:
-            self._running.pop(job, None)
-        return True
-
-    async def _watch_deadlines(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_EVERY)
-            self.metrics.in_hand.set(len(self._running))
-            now = time.time()
-            for job in self._running:
-                job.watch(now)
-
-    def _finish(self, holding: Holding, job: Job) -> None:
-        self.metrics.seconds.observe(time.perf_counter() - job.began)
-        holding.finish(job)
-
-    def _heard(self, holding: Holding, lane: Lane, job: Job, delivery: asyncio.Future[int]) -> None:
-        """Of something that `job` published it is known now whether it stands in the log."""
-        if self._holdings.get(holding.part) is not holding or job not in lane.on_the_way:
-            return
-        if delivery.cancelled() or delivery.exception() is not None:
-            lane.failed = True
-            self._run(holding, lane)
-        elif job.written:
-            del lane.on_the_way[job]
-            self._finish(holding, job)
-            self._regulate(holding)
-            holding.leave(lane)
-
-    async def _redo(self, holding: Holding, lane: Lane) -> None:
-        """Do again, in their order and one by one, the jobs of which something does not stand in the log."""
-        for job in list(lane.on_the_way):
-            await job.settled()
-        for job in list(lane.on_the_way):
-            if not job.written:
-                self.metrics.retries.inc()
-                job.forget_unsure()
-                await self._work(holding, None, job)
-            del lane.on_the_way[job]
-            self._finish(holding, job)
-        lane.failed = False
 
     def _stop(self, turn: Id) -> None:
         for holding in self._holdings.values():
@@ -367,7 +263,11 @@ class Loop:
         if self.stage.journal is None:
             holding.open()
         else:
-            self._start(holding, self._takeover.open(holding))
+            self._start(holding, self._take_over(holding))
+
+    async def _take_over(self, holding: Holding) -> None:
+        await self._takeover.open(holding)
+        self._working.open(holding)
 
     async def _finish_work(self) -> None:
         """Let the work in hand come to its end, for as long as a drain may take; give up the rest."""

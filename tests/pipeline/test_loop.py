@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -352,6 +353,31 @@ async def test_work_in_hand_survives_a_rebalance_that_gives_its_partition_back(b
 
     kept, moved = ("t0", "t1") if begun[2][1] == "t1" else ("t1", "t0")
     assert answers == {f"{kept} by first", f"{moved} by second"}
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_lost_partition_gives_its_slot_to_another(bus: MemoryBus, stubborn: bool) -> None:
+    """Work on a partition that moved away ends, however the stage takes it, and what waited for the slot is done."""
+    begun: list[str] = []
+
+    async def handle(turn: Turn) -> Stream:
+        begun.append(turn.turn)
+        if turn.turn == "stuck":
+            with suppress(*([asyncio.CancelledError] if stubborn else [])):
+                await asyncio.sleep(60)
+        yield make_prompt(turn.turn, turn.session)
+
+    loop = make_loop(text_stage(handle, concurrency=1), bus)
+    async with tapping(bus, PROMPTS) as prompts, running(loop):
+        await published(bus, "turns", TURNS.encode(make_turn("stuck")), key="s", headers={}, partition=0)
+        await eventually(lambda: begun)
+        for number in range(3):
+            value = TURNS.encode(make_turn(f"t{number}", f"s{number}"))
+            await published(bus, "turns", value, key=f"s{number}", headers={}, partition=1)
+        await asyncio.sleep(0.05)
+        assert begun == ["stuck"]
+        await loop.assigned([Part("turns", 1)])
+        assert {prompt.turn for prompt in await prompts.take(3 + stubborn)} >= {"t0", "t1", "t2"}
 
 
 async def test_a_new_owner_goes_on_in_mid_answer(bus: MemoryBus) -> None:
