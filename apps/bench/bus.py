@@ -1,8 +1,10 @@
 """One stage between two Kafka topics: ours, bare aiokafka and FastStream, in alternating rounds of one run.
 
-All do the same: read a turn, decode it, let a handler make a prompt of it, encode and publish that. Ours and bare
-aiokafka keep the order of each key and commit what is acknowledged; so does FastStream with `AckPolicy.ACK`, for whole
-partitions. With `ACK_FIRST` and many workers it promises neither, and is shown beside.
+All do the same: read a turn, decode it, let a handler make a prompt of it, encode and publish that. All publish with
+acks=all, idempotent and without linger, and collect garbage as rarely as a worker does. Ours and bare aiokafka keep the
+order of each key, work on all keys at once that are at hand, commit what is acknowledged, and fetch and batch alike;
+bare aiokafka goes from batch to batch and ends with the first error. FastStream with `AckPolicy.ACK` keeps the order of
+whole partitions. With `ACK_FIRST` and many workers it promises neither, and is shown beside.
 
 Throughput: a backlog is there before the start, and the broker's own clock tells when the first and the last result
 were written. Latency: messages come on their own clock, and count from the time at which they should have been sent.
@@ -30,9 +32,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from apps.bench.report import Spread, spread, table, told
+from apps.worker import collect_rarely
 from pipeline.bus import Part, Record
 from pipeline.errors import SettingsError
 from pipeline.kafka import KafkaBus, KafkaSettings, create_topics
+from pipeline.kafka.publisher import BATCH_BYTES
+from pipeline.kafka.source import FETCH_BYTES, FETCH_WAIT_MS
 from pipeline.loop import Loop
 from pipeline.messages import Prompt, Turn, Utterance
 from pipeline.stage import Stage, Stream
@@ -44,6 +49,8 @@ WORKERS = 256
 BATCH = 500
 PATIENCE_S = 60.0
 LATENCY_KEYS = 64
+LOOK_S = 0.5
+"""Seconds between two looks at how far a system is. They cost it processor time; when it was done, its records tell."""
 
 
 class Plan(NamedTuple):
@@ -65,10 +72,11 @@ class Plan(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One system's task: where Kafka is and with which topics, in which group, and what the handler awaits."""
+    """One system's task: Kafka and its topics, the group, how many keys at once, and what the handler awaits."""
 
     settings: KafkaSettings
     group: str
+    keys: int
     wait_s: float
 
 
@@ -102,7 +110,7 @@ async def ours(work: Work) -> AsyncGenerator[None, None]:
         yield await answer(turn, work.wait_s)
 
     async with KafkaBus(work.settings) as bus:
-        loop = Loop(Stage("bench", TURNS, each=each), bus, group=work.group)
+        loop = Loop(Stage("bench", TURNS, each=each, concurrency=work.keys), bus, group=work.group)
         async with _task(loop.run()) as running:
             yield
             loop.drain()
@@ -118,8 +126,12 @@ async def bare(work: Work) -> AsyncGenerator[None, None]:
         group_id=work.settings.topic_prefix + work.group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        max_partition_fetch_bytes=FETCH_BYTES,
     )
-    producer = AIOKafkaProducer(bootstrap_servers=work.settings.bootstrap, enable_idempotence=True)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=work.settings.bootstrap, enable_idempotence=True, max_batch_size=BATCH_BYTES
+    )
     async with producer, consumer, _task(_by_hand(work, consumer, producer)) as running:
         yield
         running.cancel()
@@ -254,7 +266,7 @@ async def _until_done(bus: KafkaBus, parts: Sequence[Part], end: int, limit_s: f
             start = reached
         elif reached > start:
             start, deadline = end, min(deadline, time.monotonic() + limit_s)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(LOOK_S)
 
 
 async def _written(bus: KafkaBus, before: Mapping[Part, int]) -> list[Record]:
@@ -339,6 +351,7 @@ async def measure(settings: KafkaSettings, plan: Plan, *, path: Path | None) -> 
     systems: dict[str, Running] = {OURS: ours, BARE: bare, PEER: faststream(strict=True)}
     if plan.loose:
         systems[LOOSE] = faststream(strict=False)
+    collect_rarely()
     steps = len(plan.keys) * len(plan.waits_ms) * plan.rounds * len(systems) + (len(systems) if plan.rate else 0)
     results: dict[tuple[float, int], dict[str, list[Result]]] = {}
     waited: dict[str, Spread] = {}
@@ -370,7 +383,7 @@ async def _compared(
         for number in range(plan.rounds):
             names = list(systems)
             for name in names[number % len(names) :] + names[: number % len(names)]:
-                work = Work(own, f"{number}-{list(systems).index(name)}", wait_s)
+                work = Work(own, f"{number}-{list(systems).index(name)}", keys, wait_s)
                 found[name].append(await work_off(systems[name], work, bus, plan))
                 tick()
     return found
@@ -380,7 +393,7 @@ async def _latency(systems: Mapping[str, Running], settings: KafkaSettings, plan
     found = {}
     for name, running in systems.items():
         async with with_backlog(settings, LATENCY_KEYS, 0) as own:
-            found[name] = spread(await latencies(running, Work(own, "latency", 0.0), plan))
+            found[name] = spread(await latencies(running, Work(own, "latency", LATENCY_KEYS, 0.0), plan))
         tick()
     return found
 
