@@ -12,6 +12,7 @@ from apps.gateway.items import answer as answer_item
 from pipeline.messages import Delta, Finished, Problem
 
 GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
+LATE = Problem("deadline_exceeded", "the answer was not ready in time")
 
 
 class Answer:
@@ -68,7 +69,9 @@ class Answer:
         return events.delta(self._place, text)
 
     def end(self, finished: Finished) -> Finished:
-        """How the answer ends: as `finished` says, unless text is missing."""
+        """How the answer ends: as `finished` says, unless text is missing; what is late has failed."""
+        if finished.reason == "deadline":
+            return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=LATE)
         lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self._length
         if lost or self.broken:
             return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=GAP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from apps.gateway.commands import Audio, Options, SessionPatch
+from apps.gateway.commands import Audio, FunctionTool, Options, SessionPatch
 from apps.gateway.refusal import Refusal
 from apps.gateway.settings import GatewaySettings
 from pipeline.messages import Sampling
@@ -21,6 +20,8 @@ MOST_TOKENS = 4096
 MOST_STOPS = 16
 LONGEST_STOP = 256
 LARGEST_SEED = 2**63 - 1
+DEEPEST = 64
+"""Levels that a tool's parameters may be nested: what is told of them has to be written and read by others, too."""
 EXTENSIONS = ("temperature", "top_p", "seed", "stop")
 CLEARED: Mapping[str, Any] = MappingProxyType(
     {"instructions": "", "tools": [], "tool_choice": "auto", "max_output_tokens": "inf", "truncation": "auto"}
@@ -79,6 +80,7 @@ class SessionConfig:
             raise Refusal("audio_not_supported", "transcription sessions are not served yet", param="session.type")
         self._check(patch, "session")
         view = {**self.view}
+        _check_depth(patch)
         for name, default in CLEARED.items():
             if (value := getattr(patch, name)) is not UNSET:
                 view[name] = default if value is None else msgspec.to_builtins(value)
@@ -148,7 +150,7 @@ def _first(options: Options | None, name: str, view: dict[str, Any]) -> Any:
 def _ranged(value: object, least: float, most: float, param: str, *, open_below: bool = False) -> None:
     if not isinstance(value, int | float):
         return
-    if not math.isfinite(value) or value > most or value < least or (open_below and value == least):
+    if not least <= value <= most or (open_below and value == least):
         code = "integer_below_min_value" if isinstance(value, int) and value < least else "invalid_value"
         code = "integer_above_max_value" if isinstance(value, int) and value > most else code
         above = "above" if open_below else "from"
@@ -169,11 +171,27 @@ def _voiced(side: dict[str, Any]) -> dict[str, Any]:
     return {name: defaults.get(name) if value is None else value for name, value in side.items()}
 
 
+def _check_depth(patch: SessionPatch) -> None:
+    for number, tool in enumerate(patch.tools or []):
+        if isinstance(tool, FunctionTool) and _depth(tool.parameters) > DEEPEST:
+            where = f"session.tools[{number}].parameters"
+            raise Refusal("invalid_value", f"{where}: more than {DEEPEST} levels are nested", param=where)
+
+
+def _depth(value: Any) -> int:
+    """Levels that are nested in `value`; looks at one more than `DEEPEST` at most."""
+    depth, level = 0, [value]
+    while (level := [one for one in level if isinstance(one, dict | list)]) and depth <= DEEPEST:
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
+    return depth
+
+
 def _check_size(view: dict[str, Any], most: int) -> None:
-    """The log takes no integer beyond 64 bits, nothing nested without end, and no large record."""
+    """The log takes no integer beyond 64 bits, and no large record."""
     try:
         size = len(msgspec.msgpack.encode(view))
-    except (OverflowError, RecursionError, ValueError) as error:
+    except (OverflowError, ValueError) as error:
         raise Refusal("invalid_value", f"session: {error}", param="session") from None
     if size > most:
         raise Refusal("invalid_value", f"the session has {size} bytes; at most {most} are taken", param="session")

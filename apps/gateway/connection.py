@@ -19,6 +19,7 @@ from apps.gateway.settings import GatewaySettings
 
 GOING_AWAY = 1001
 TOO_MUCH = 1008
+FAILED = 1011
 RESTART = 1012
 TRY_LATER = 1013
 REPLACED = 4409
@@ -112,25 +113,27 @@ class Connection:
             text = message.get("text")
             self.heard_at = time.monotonic()
             if self.closing is None:
-                self._hear(message["bytes"] if text is None else text)
+                wait = self._hear(message["bytes"] if text is None else text)
                 await self._pump()
+                await asyncio.sleep(wait)
 
-    def _hear(self, frame: str | bytes) -> None:
+    def _hear(self, frame: str | bytes) -> float:
+        """Take a frame; returns the seconds after which to take the next, so that a flood waits with its sender."""
+        limited = self._take()
         try:
             command = self._codec.receive(frame)
         except Unreadable as refusal:
             self._metrics.errors.labels(refusal.code).inc()
-            self._send_soon(self._codec.complaint(self._take() or refusal))
-            return
+            self._send_soon(self._codec.complaint(limited or refusal))
         except Refusal as refusal:
-            limited = self._take()
             self._session.refuse(limited.about(refusal.event_id) if limited else refusal)
-            return
-        self._metrics.events_in.labels(str(command.__struct_config__.tag)).inc()
-        if limited := self._take():
-            self._session.refuse(limited.about(command.event_id))
         else:
-            self._session.receive(command)
+            self._metrics.events_in.labels(str(command.__struct_config__.tag)).inc()
+            if limited:
+                self._session.refuse(limited.about(command.event_id))
+            else:
+                self._session.receive(command)
+        return limited.retry_after or 0.0 if limited else 0.0
 
     # -- out
 

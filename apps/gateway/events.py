@@ -137,12 +137,10 @@ def _item(place: Place, text: str, status: str) -> Event:
 
 
 def _details(finished: Finished, cancel_reason: str) -> Event:
-    """Why a response ended; a deadline has no name of its own in the protocol, so it comes as an error."""
+    """Why a response ended."""
     details: Event = {"type": finished.status}
     if finished.status == "cancelled":
         details["reason"] = cancel_reason
-    elif finished.status == "incomplete" and finished.reason == "deadline":
-        details["error"] = _error(Problem("deadline_exceeded", "the answer was not ready in time"))
     elif finished.status == "incomplete":
         details["reason"] = "max_output_tokens"
     elif finished.status == "failed":

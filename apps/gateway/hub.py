@@ -22,6 +22,8 @@ from pipeline.topics import REPLIES
 log = logging.getLogger(__name__)
 
 BATCH = 500
+AT_ONCE = 20
+"""Records after which everything else gets its turn."""
 TICK_S = 0.25
 RETRY_S = 1.0
 
@@ -47,6 +49,12 @@ class Hub:
         self.outbox.post(session.outgoing())
         await self.outbox.room()
 
+    def end_turns(self) -> None:
+        """End what is under way: the gateway stops."""
+        for seat in self.seats:
+            seat.session.end_turns()
+            self.outbox.post(seat.session.outgoing())
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -69,9 +77,11 @@ class Hub:
         async with self._bus.reader(dict(self._positions)) as reader:
             self.problem = None
             while True:
-                for record in await reader.poll(limit=BATCH, timeout=1.0):
+                for number, record in enumerate(await reader.poll(limit=BATCH, timeout=1.0), start=1):
                     self._positions[record.part] = record.offset + 1
                     self._take(record)
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
 
     async def _parts(self) -> Iterable[Part]:
         count = await self._bus.partitions(REPLIES.name)

@@ -35,6 +35,11 @@ class Bucket:
         self._tokens -= 1
         return 0.0
 
+    def owe(self, now: float) -> float:
+        """Take a token that is not there; returns the seconds until it is paid for and there is one more."""
+        self._tokens = self.left(now) - 1
+        return (1 - self._tokens) / self._rate
+
 
 class Limits:
     """The clients that were seen lately, each with its bucket and its open connections."""
@@ -70,16 +75,16 @@ class Limits:
             del self._open[client]
 
     def take(self, client: str) -> Refusal | None:
-        """Count an event of `client`; a refusal if it was one too many."""
-        wait = self._bucket(client).take(self._clock())
-        return _limited(wait) if wait > 0 else None
+        """Count an event of `client`; a refusal if it was one too many, which counts as well."""
+        bucket, now = self._bucket(client), self._clock()
+        return _limited(bucket.owe(now)) if bucket.take(now) > 0 else None
 
     def rates(self, client: str) -> list[dict[str, Any]]:
         """How much `client` has left, as `rate_limits.updated` shows it."""
         left = self._bucket(client).left(self._clock())
         burst = self._settings.requests_burst
         reset = (burst - left) / self._settings.requests_per_s
-        return [{"name": "requests", "limit": burst, "remaining": int(left), "reset_seconds": round(reset, 3)}]
+        return [{"name": "requests", "limit": burst, "remaining": max(0, int(left)), "reset_seconds": round(reset, 3)}]
 
     def _bucket(self, client: str) -> Bucket:
         if client not in self._buckets:

@@ -49,14 +49,16 @@ class LineSession(Session):
         self._next()
         return made
 
-    def tick(self, now: float) -> None:
-        """End what should have ended, and go on."""
-        super().tick(now)
+    def tick(self, now: float) -> bool:
+        """End what should have ended, and go on; whether the log has lost an end."""
+        lost = super().tick(now)
         self._next()
+        return lost
 
     def abandon(self) -> None:
-        """Give up what is under way and what waits."""
-        self._waiting.clear()
+        """Give up what is under way, and what waits for it."""
+        away = Refusal("client_away", "nobody waited for the answer")
+        self._waiting = deque(line if isinstance(line, Refusal) else away for line in self._waiting)
         super().abandon()
 
     def returned(self) -> list[Event]:
@@ -84,6 +86,7 @@ class LineSession(Session):
     def _answer(self, line: c.Say | Refusal) -> None:
         if isinstance(line, Refusal):
             raise line
+        self.check_open()
         if not line.text.strip():
             raise Refusal("empty_text", "the line holds no text")
         self.create(c.ItemCreate(item=c.SaidItem("user", [c.Part("input_text", text=line.text)])))

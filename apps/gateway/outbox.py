@@ -56,21 +56,25 @@ class Outbox:
 
     async def _publish(self, record: Outgoing, deadline: float) -> None:
         try:
+            value = record.topic.encode(record.message)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:  # msgpack has no way to write it
+            self._undelivered(record, error)
+            return
+        try:
             async with asyncio.timeout_at(deadline):
-                delivery = await self._handed_over(record, deadline)
+                delivery = await self._handed_over(record, value, deadline)
         except (PenstockError, TimeoutError) as error:
             self._undelivered(record, _named(error))
             return
         self._flying[delivery] = record, deadline
         delivery.add_done_callback(self._landed)
 
-    async def _handed_over(self, record: Outgoing, deadline: float) -> Future[int]:
+    async def _handed_over(self, record: Outgoing, value: bytes, deadline: float) -> Future[int]:
         """Hand `record` to the bus; anew until `deadline` where that takes nothing, as while its producer is replaced.
 
         Nothing is said twice: what could not be handed over is not on its way.
         """
-        topic, message, key, partition, headers = record
-        value = topic.encode(message)
+        topic, _, key, partition, headers = record
         loop = asyncio.get_running_loop()
         while True:
             try:

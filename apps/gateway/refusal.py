@@ -7,6 +7,7 @@ from pipeline.errors import PenstockError
 INVALID = "invalid_request_error"
 LIMITED = "rate_limit_error"
 SERVER = "server_error"
+RESTARTING = "the server is restarting"
 LONGEST = 500
 """Characters of a message, which may quote what a client sent."""
 
@@ -37,3 +38,8 @@ class Refusal(PenstockError):
         """The same, naming the client's event."""
         self.event_id = event_id
         return self
+
+
+def shutting_down() -> Refusal:
+    """Nothing new is begun any more."""
+    return Refusal("shutting_down", RESTARTING, kind=LIMITED, retry_after=2.0)

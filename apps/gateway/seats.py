@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
-from apps.gateway.connection import EXPIRED, GOING_AWAY, REPLACED, RESTART, TOO_MUCH, TRY_LATER, Connection
+from apps.gateway.connection import EXPIRED, FAILED, GOING_AWAY, REPLACED, RESTART, TOO_MUCH, TRY_LATER, Connection
 from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.refusal import Refusal
+from apps.gateway.refusal import RESTARTING, Refusal
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.turns import Position
@@ -17,6 +18,8 @@ from pipeline.messages import Message
 from pipeline.topics import REPLIES
 
 log = logging.getLogger(__name__)
+
+UNREACHABLE = "the log cannot be reached; try again in 5 s"
 
 
 class Seat:
@@ -49,13 +52,17 @@ class Seats:
         """Sessions with a live socket."""
         return sum(seat.connection is not None for seat in self._seats.values())
 
+    @property
+    def busy(self) -> bool:
+        """Whether a turn is under way."""
+        return any(len(seat.session.turns) for seat in self)
+
     def get(self, session: str) -> Seat | None:
         """The seat of a session."""
         return self._seats.get(session)
 
     def add(self, session: Session, now: float) -> Seat:
         """Keep a new session."""
-        self._make_room()
         seat = self._seats[session.id] = Seat(session, now)
         self._metrics.sessions.set(len(self._seats))
         return seat
@@ -74,6 +81,7 @@ class Seats:
             seat.connection, seat.left_at = None, now
             if isinstance(seat.session, LineSession):
                 seat.session.present = False
+            self._make_room()
 
     # -- what comes from the log, or does not reach it
 
@@ -83,9 +91,10 @@ class Seats:
         if (seat := self._seats.get(name)) is None:
             self._metrics.skipped.labels("no such session").inc()
             return None
-        told = seat.session.read(at, message)
-        if told and seat.connection is not None:
-            seat.connection.deliver(told)
+        with self._alone(seat):
+            told = seat.session.read(at, message)
+            if told and seat.connection is not None:
+                seat.connection.deliver(told)
         return seat.session
 
     def undelivered(self, sent: Outgoing, why: Exception) -> Session | None:
@@ -96,7 +105,7 @@ class Seats:
             return None
         seat.session.undelivered(sent, why)
         if sent.topic is REPLIES and seat.connection is not None:
-            seat.connection.close(TRY_LATER, "the log cannot be reached; try again in 5 s")
+            seat.connection.close(TRY_LATER, UNREACHABLE)
         return seat.session
 
     # -- time
@@ -104,19 +113,26 @@ class Seats:
     def tick(self, now: float) -> list[Session]:
         """End what should have ended; returns all sessions, each of which may have something to say."""
         for seat in self:
-            seat.session.tick(now)
-            if seat.connection is not None:
-                self._tick_connection(seat, seat.connection, now)
-            elif seat.left_at is not None:
-                self._tick_empty(seat, now - seat.left_at)
+            with self._alone(seat):
+                self._tick_seat(seat, now)
         self._metrics.sessions.set(len(self._seats))
         gone, self._gone = self._gone, []
         return [*gone, *(seat.session for seat in self)]
 
+    def _tick_seat(self, seat: Seat, now: float) -> None:
+        if seat.session.tick(now) and seat.connection is not None:
+            seat.connection.close(TRY_LATER, UNREACHABLE)
+        if seat.connection is not None:
+            self._tick_connection(seat, seat.connection, now)
+        elif seat.left_at is not None:
+            self._tick_empty(seat, now - seat.left_at)
+
     def _tick_connection(self, seat: Seat, connection: Connection, now: float) -> None:
         busy = len(seat.session.turns) > 0
+        if busy:
+            connection.heard_at = now
         if self.draining and not busy:
-            connection.close(RESTART, "the server is restarting")
+            connection.close(RESTART, RESTARTING)
         if isinstance(seat.session, LineSession) and seat.session.flooded:
             connection.close(TOO_MUCH, "too many lines wait for their answer")
         if seat.expiring_at is not None:
@@ -125,7 +141,7 @@ class Seats:
             return
         if now - connection.opened_at > self._settings.max_session_s:
             self._expire(seat, now, "the session has reached its longest time")
-        elif not busy and now - connection.heard_at > self._settings.idle_timeout_s:
+        elif now - connection.heard_at > self._settings.idle_timeout_s:
             self._expire(seat, now, "nothing was heard for too long")
 
     def _expire(self, seat: Seat, now: float, why: str) -> None:
@@ -144,8 +160,22 @@ class Seats:
     def _make_room(self) -> None:
         """Let the session go whose client is away the longest, if too many are."""
         away = [seat for seat in self if seat.left_at is not None]
-        if len(away) >= self._settings.max_sessions:
-            oldest = min(away, key=lambda seat: seat.left_at or 0.0)
-            oldest.session.abandon()
-            self._gone.append(oldest.session)
-            del self._seats[oldest.session.id]
+        if len(away) > self._settings.max_sessions:
+            self._drop(min(away, key=lambda seat: seat.left_at or 0.0))
+
+    @contextmanager
+    def _alone(self, seat: Seat) -> Generator[None, None, None]:
+        """An error that nobody foresaw ends the one session that has it; the others go on."""
+        try:
+            yield
+        except Exception:
+            log.exception("%s: the session has failed, and ends", seat.session.id)
+            if seat.connection is not None:
+                seat.connection.close(FAILED, "the session has failed")
+            self._drop(seat)
+
+    def _drop(self, seat: Seat) -> None:
+        """Let a session go; its turns end untold."""
+        seat.session.drop()
+        self._gone.append(seat.session)
+        del self._seats[seat.session.id]

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from apps.gateway.connection import RESTART
 from apps.gateway.hub import Hub
+from apps.gateway.refusal import RESTARTING
 from apps.gateway.settings import GatewaySettings
 from pipeline.errors import AddressInUse, SettingsError
 
@@ -78,16 +79,24 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def drain(hub: Hub, seconds: float) -> None:
-    """Let no session in and end those that are idle; the others get `seconds` to end their turns."""
+    """Refuse what is new and close who is idle; after `seconds` end the turns that still run, and close their clients.
+
+    Clients are told how their turns ended before they are closed.
+    """
     hub.seats.draining = True
-    deadline = time.monotonic() + seconds
-    while hub.seats.connected and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
-        await asyncio.sleep(POLL_S)
+    await _until(lambda: not hub.seats.connected, seconds)
+    hub.end_turns()
+    await _until(lambda: not hub.seats.busy, LAST_WORDS_S)
     for seat in hub.seats:
         if seat.connection is not None:
-            seat.connection.close(RESTART, "the server is restarting")
-    deadline = time.monotonic() + LAST_WORDS_S
-    while (hub.seats.connected or len(hub.outbox)) and time.monotonic() < deadline:  # noqa: ASYNC110
+            seat.connection.close(RESTART, RESTARTING)
+    await _until(lambda: not (hub.seats.connected or len(hub.outbox)), LAST_WORDS_S)
+
+
+async def _until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait until something holds, but no longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:  # noqa: ASYNC110 - three times, at the end
         await asyncio.sleep(POLL_S)
 
 

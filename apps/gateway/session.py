@@ -6,7 +6,6 @@ Sans-I/O: knows no socket and no bus. `receive` and `tick` fill `outgoing`, `rea
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,15 +20,12 @@ from apps.gateway.items import Item, accepted, new_id
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.protocols.realtime import error_event
-from apps.gateway.refusal import LIMITED, Refusal
+from apps.gateway.refusal import LIMITED, RESTARTING, Refusal, shutting_down
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.turns import Position, Turns
-from pipeline.messages import Message, Told, Turn, Utterance
+from pipeline.messages import Message, Problem, Told, Turn, Utterance
 from pipeline.telemetry import new_traceparent
 from pipeline.topics import REPLIES
-
-REMEMBERED = 512
-"""Client event ids that are remembered, so that what is sent twice is done once."""
 
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 
@@ -42,7 +38,7 @@ class Terms:
     """What a session is opened with.
 
     `model` answers it; `partition` is the one of `replies` where it reads back what its client is told; `trace` is the
-    W3C trace context of whoever opened it, if there is one.
+    W3C trace context of whoever opened it, if there is one; `draining` says whether nothing new is to begin.
     """
 
     model: str
@@ -51,6 +47,7 @@ class Terms:
     metrics: GatewayMetrics
     rates: Rates
     trace: str | None = None
+    draining: Callable[[], bool] = lambda: False
 
 
 class Session:
@@ -67,7 +64,6 @@ class Session:
         )
         self.turns = Turns(name, terms.partition, self.conversation, settings, terms.metrics)
         self._conversation_id = new_id(CONVERSATION)
-        self._seen: OrderedDict[tuple[object, str | None], None] = OrderedDict()
 
     # -- what the client asks
 
@@ -77,8 +73,6 @@ class Session:
 
     def receive(self, command: c.Command) -> None:
         """Carry a command out, or tell the client why not."""
-        if _name(command) in self._seen:
-            return
         try:
             self._carry_out(command)
         except Refusal as refusal:
@@ -107,7 +101,6 @@ class Session:
                 self._truncate(command)
             case c.ResponseCreate():
                 self.respond(command.response or c.ResponseOptions())
-                self._remember(command)
             case c.ResponseCancel():
                 self._cancel(command.response_id)
             case _:
@@ -129,7 +122,6 @@ class Session:
             why = f"there is no item {after!r} to add it after"
             raise Refusal("item_create_invalid_previous_item_id", why, param="previous_item_id")
         previous = self.conversation.insert(item, after=after)
-        self._remember(command)
         self.tell(
             events.item_event("conversation.item.added", item.view, previous),
             events.item_event("conversation.item.done", item.view, previous),
@@ -149,12 +141,22 @@ class Session:
 
     # -- responses
 
+    def check_open(self) -> None:
+        """Begin nothing while the gateway stops.
+
+        Raises:
+            Refusal: it does.
+        """
+        if self.terms.draining():
+            raise shutting_down()
+
     def respond(self, options: c.ResponseOptions) -> None:
         """Begin a response.
 
         Raises:
             Refusal: it cannot be begun.
         """
+        self.check_open()
         beside = options.conversation == "none"
         if not beside and (current := self.turns.current):
             why = f"the conversation has an active response already: {current.id}; wait until it is done, or cancel it"
@@ -173,7 +175,9 @@ class Session:
             limit=self.config.limit(options),
             modalities=MODALITIES,
         )
-        answer = Answer(view, asked_at=now, ends_by=now + self.settings.turn_timeout_s, after=self.conversation.last)
+        answer = Answer(
+            view, asked_at=now, ends_by=now + self.settings.turn_timeout_s, after=self.conversation.last or ROOT
+        )
         acknowledgement = (
             {"type": "response.created", "response": view},
             {"type": "rate_limits.updated", "rate_limits": self.terms.rates()},
@@ -226,15 +230,23 @@ class Session:
         for answer in self.turns:
             self.turns.cancel(answer, time.monotonic())
 
+    def end_turns(self) -> None:
+        """End all turns, and tell the client: the gateway stops."""
+        self.turns.end(Problem("shutting_down", RESTARTING, retry_after=2.0), time.monotonic())
+
+    def drop(self) -> None:
+        """Give all turns up, and forget them: nobody will be told how they end."""
+        self.turns.drop(time.monotonic())
+
     # -- what the log says
 
     def read(self, at: Position, message: Message) -> list[Event]:
         """The events that a record of the session makes."""
         return self.turns.read(at, message)
 
-    def tick(self, now: float) -> None:
-        """End what should have ended."""
-        self.turns.tick(now)
+    def tick(self, now: float) -> bool:
+        """End what should have ended; whether the log has lost an end."""
+        return self.turns.tick(now)
 
     def undelivered(self, sent: Outgoing, why: Exception) -> None:
         """A record did not reach the log."""
@@ -249,17 +261,6 @@ class Session:
     def tell(self, *told: Event) -> None:
         """Put events into the log, from where the client gets them."""
         self.turns.outgoing.append(Outgoing(REPLIES, Told(self.id, "", events=told), self.id, self.terms.partition))
-
-    def _remember(self, command: c.Command) -> None:
-        if command.event_id is not None:
-            self._seen[_name(command)] = None
-            if len(self._seen) > REMEMBERED:
-                self._seen.popitem(last=False)
-
-
-def _name(command: c.Command) -> tuple[object, str | None]:
-    """What tells a command from others; some clients give all their events one id."""
-    return command.__struct_config__.tag, command.event_id
 
 
 def _no_audio(command: c.Command) -> Refusal:

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
+from math import ceil
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -19,7 +20,7 @@ from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.chat import NAME, Chat
 from apps.gateway.protocols.realtime import Realtime
-from apps.gateway.refusal import LIMITED, Refusal
+from apps.gateway.refusal import LIMITED, Refusal, shutting_down
 from apps.gateway.seats import Seat
 from apps.gateway.session import Session, Terms
 from apps.gateway.settings import GatewaySettings
@@ -126,6 +127,7 @@ class Sockets:
             settings=self._settings,
             metrics=self._metrics,
             rates=lambda: self._limits.rates(client),
+            draining=lambda: self._hub.seats.draining,
             trace=trace if TRACE.fullmatch(trace) else None,
         )
 
@@ -165,7 +167,7 @@ class Sockets:
         if not origin_allowed(websocket.headers.get("origin"), websocket.headers.get("host"), self._settings.origins):
             raise Refusal("origin_not_allowed", "pages from this origin may not connect", kind="permission_error")
         if self._hub.seats.draining:
-            raise Refusal("shutting_down", "the server is restarting", kind=LIMITED, retry_after=2.0)
+            raise shutting_down()
         if self._hub.problem:
             raise Refusal("not_ready", f"not ready: {self._hub.problem}", kind=LIMITED, retry_after=2.0)
 
@@ -173,7 +175,7 @@ class Sockets:
         """Answer the handshake with plain HTTP."""
         self._metrics.refused.labels(refusal.code).inc()
         statuses = {"origin_not_allowed": 403, "unknown_url": 404, "rate_limit_exceeded": 429}
-        wait = {"Retry-After": str(round(refusal.retry_after or 1))} if refusal.kind == LIMITED else {}
+        wait = {"Retry-After": str(ceil(refusal.retry_after or 1))} if refusal.kind == LIMITED else {}
         error = {"type": refusal.kind, "code": refusal.code, "message": refusal.message}
         await websocket.send_denial_response(
             JSONResponse({"error": error}, statuses.get(refusal.code, 503), headers=wait)

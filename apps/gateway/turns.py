@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from apps.gateway import events
-from apps.gateway.answer import GAP, Answer
+from apps.gateway.answer import GAP, LATE, Answer
 from apps.gateway.conversation import Conversation
 from apps.gateway.events import Event
 from apps.gateway.metrics import GatewayMetrics
@@ -25,7 +25,6 @@ TENANT_OF_ALL = "default"
 MOST_HELD = 2000
 """Records that may come before their turn's `response.created`."""
 
-LATE = Problem("deadline_exceeded", "the answer was not ready in time")
 UNTAKEN = Problem("log_unavailable", "the log could not be reached, so nobody answers; try again", retry_after=5.0)
 
 
@@ -98,6 +97,12 @@ class Turns:
         answer.cancelled, answer.cancel_reason = True, reason
         answer.ends_by = min(answer.ends_by, now)
         self._give_up(answer, reason)
+
+    def drop(self, now: float) -> None:
+        """Ask the stages to give all turns up, and forget them."""
+        for answer in self:
+            self.cancel(answer, now)
+            self._forget(answer, "dropped")
 
     def undelivered(self, sent: Outgoing, why: Exception, now: float) -> None:
         """A record did not reach the log: a turn ends as failed, and so does what nobody can be told of."""
@@ -180,21 +185,30 @@ class Turns:
 
     # -- end in any case
 
-    def tick(self, now: float) -> None:
-        """End what should have ended."""
+    def tick(self, now: float) -> bool:
+        """End what should have ended; whether the log has lost an end, so that nobody will be told of it."""
+        lost = False
         for answer in self:
             ending = self._ending.get(answer.id)
             if ending is not None and now > ending + 2 * self._settings.publish_timeout_s:
                 log.error("%s %s: its end did not come back from the log", self._session, answer.id)
                 self._forget(answer, "lost")
+                lost = True
             elif ending is None and now > answer.ends_by + self._settings.slack_s:
-                self._end_overdue(answer, now)
+                self._end_for(answer, LATE, now)
+        return lost
 
-    def _end_overdue(self, answer: Answer, now: float) -> None:
+    def end(self, problem: Problem, now: float) -> None:
+        """End all turns for a reason of the gateway's own."""
+        for answer in self:
+            if answer.id not in self._ending:
+                self._end_for(answer, problem, now)
+
+    def _end_for(self, answer: Answer, problem: Problem, now: float) -> None:
         if answer.cancelled:
             self._end(Finished(self._session, answer.id, status="cancelled", reason="cancelled"), now)
         else:
-            self._fail(answer, LATE, now)
+            self._fail(answer, problem, now)
 
     def _fail(self, answer: Answer, problem: Problem, now: float) -> None:
         self._end(Finished(self._session, answer.id, status="failed", problem=problem), now)

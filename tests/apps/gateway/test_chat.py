@@ -104,11 +104,14 @@ async def test_too_many_waiting_lines_close_the_chat() -> None:
 
 async def test_a_flooded_chat_is_forgiven_on_return() -> None:
     """Who was closed for too many lines may come back to the conversation."""
-    async with gateway(max_queued_lines=3) as running:
+    async with gateway(answer=lambda turn: (), max_queued_lines=3) as running:
         async with chat(running) as socket:
             for _ in range(40):
                 await socket.send("x")
             await asyncio.wait_for(socket.wait_closed(), DEADLINE_S)
+        running.stages.answer = echo
+        for message in echo(running.stages.turns[0]):
+            await running.stages.say(message, running.stages.headers[0]["reply-to"])
         async with chat(running) as socket:
             await asyncio.sleep(0.6)
             await socket.send("more")

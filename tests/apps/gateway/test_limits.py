@@ -19,6 +19,14 @@ def test_a_bucket_fills_at_its_rate() -> None:
     assert bucket.left(100.0) == 3
 
 
+def test_what_is_owed_is_paid_for() -> None:
+    """Who takes what is not there waits until it is paid for, and for one more."""
+    bucket = Bucket(2.0, 1, now=0.0)
+
+    assert [bucket.take(0.0), bucket.owe(0.0), bucket.owe(0.0)] == [0, 1.0, 1.5]
+    assert bucket.take(1.5) == 0
+
+
 def test_connections_are_counted_by_client_and_altogether() -> None:
     """Too many connections are refused with a hint; one that ends makes room."""
     limits = Limits(settings(max_sessions=3, max_sessions_per_client=2), clock=lambda: 0.0)
@@ -44,7 +52,7 @@ def test_clients_do_not_share_their_rate() -> None:
     refusal = limits.take("a")
 
     assert refusal is not None
-    assert (refusal.code, refusal.retry_after) == ("rate_limit_exceeded", 0.1)
+    assert (refusal.code, refusal.retry_after) == ("rate_limit_exceeded", 0.2)
     assert limits.take("b") is None
     assert limits.rates("b")[0]["remaining"] == 1
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from asyncio import Future
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -16,6 +17,7 @@ from apps.gateway.serve import listening, serve
 from pipeline.bus import Headers
 from pipeline.errors import AddressInUse, BusUnavailable, SettingsError, TopicMissing
 from pipeline.memory import MemoryBus
+from pipeline.messages import Finished
 from pipeline.topics import REPLIES, TURNS
 from tests.apps.gateway.harness import DEADLINE_S, Running, connected, echo, gateway, settings, text_of
 from tests.apps.gateway.test_sockets import refused, silent
@@ -198,6 +200,27 @@ async def test_draining_lets_turns_end() -> None:
             await running.stages.say(message, running.stages.headers[0]["reply-to"])
         assert text_of((await busy.until("response.done"))["response"]) == "You said: hi"
         assert (await busy.closed())[0] == 1012
+
+
+async def test_an_end_that_the_log_loses_closes_the_connection() -> None:
+    """Where the end of a turn does not come back from the log, the client is asked to come back; it does not wait."""
+
+    class Losing(MemoryBus):
+        async def publish(
+            self, topic: str, value: bytes, *, key: str, headers: Headers, partition: int | None = None
+        ) -> Future[int]:
+            """Take a terminal event of a turn, and keep it from everybody."""
+            if topic == REPLIES.name and isinstance(REPLIES.decode(value), Finished):
+                done = asyncio.get_running_loop().create_future()
+                done.set_result(0)
+                return done
+            return await super().publish(topic, value, key=key, headers=headers, partition=partition)
+
+    short: Any = {"turn_timeout_s": 0.2, "slack_s": 0.1, "publish_timeout_s": 0.2}
+    async with gateway(bus=Losing(), answer=silent, **short) as running, connected(running) as client:
+        await client.say("hi")
+        await client.send("response.create")
+        assert (await client.closed())[0] == 1013
 
 
 async def test_draining_has_an_end() -> None:

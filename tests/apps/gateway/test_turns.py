@@ -139,7 +139,14 @@ def test_the_end_says_why() -> None:
 
     assert details[0] == {"type": "completed"}
     assert details[1] == {"type": "incomplete", "reason": "max_output_tokens"}
-    assert details[2]["error"]["code"] == "deadline_exceeded"
+    assert details[2] == {
+        "type": "failed",
+        "error": {
+            "type": "server_error",
+            "code": "deadline_exceeded",
+            "message": "the answer was not ready in time",
+        },
+    }
     assert details[3] == {"type": "cancelled", "reason": "client_cancelled"}
     assert details[4]["error"] == {
         "type": "rate_limit_error",
@@ -293,13 +300,13 @@ def test_a_late_acknowledgement_is_not_told() -> None:
 
 
 def test_an_end_that_does_not_come_back_is_forgotten() -> None:
-    """Should even the gateway's own end be lost, the turn does not stay for ever."""
+    """Should even the gateway's own end be lost, the turn does not stay for ever, and that is told."""
     desk = Desk(turn_timeout_s=30.0, slack_s=5.0, publish_timeout_s=10.0)
     desk.ask()
-    desk.session.tick(time.monotonic() + 36)
+    assert not desk.session.tick(time.monotonic() + 36)
     desk.session.outgoing()
 
-    desk.session.tick(time.monotonic() + 60)
+    assert desk.session.tick(time.monotonic() + 60)
 
     assert len(desk.session.turns) == 0
 
