@@ -1,6 +1,6 @@
 """The text stage: one Turn in, one Prompt out.
 
-Reads in the order the data flows: clean → merge → window → template → ids. Keeps no conversation.
+Reads in the order the data flows: clean → window → merge → template → ids. Keeps no conversation.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, Sequence
 from operator import neg
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import EmptyTurn, PromptTooLong, UnknownModel
+from pipeline.errors import PromptTooLong, UnknownModel
 from pipeline.messages import Prompt, Turn, Utterance
 from pipeline.stage import Stage
 from pipeline.topics import TURNS
 from stages.preprocess.text.clean import clean
+from stages.preprocess.text.said import Note, Said, read
 from stages.preprocess.text.template import ChatTemplate, encode
 from stages.preprocess.text.window import left, longest, starts
 
@@ -36,6 +37,12 @@ STEPS = 2
 
 OUTPUT_SHARE = 4
 """At most one part in so many of the context is kept free for the answer."""
+
+NOTES_SHARE = 2
+"""One part in so many of what the system prompt leaves is for what the system says in the course of a conversation."""
+
+LEAST = 4
+"""Tokens that the last message takes at least, beside another."""
 
 
 class TextStage:
@@ -60,10 +67,13 @@ class TextStage:
     async def __call__(self, turn: Turn) -> AsyncGenerator[Prompt, None]:
         """The prompt for `turn`: the system prompt and as much of the conversation as fits.
 
+        The last word need not be the user's: the model may be asked to begin, to go on, or to do what the system says.
+
         Raises:
             UnknownModel: the turn asks for another model.
-            EmptyTurn: the last thing said is not the user's, or is blank.
+            EmptyTurn: nothing was said, or the user's last word is blank.
             PromptTooLong: the last message alone does not fit.
+            InvalidParameter: the model's template refuses such a conversation.
         """
         if turn.model is not None and turn.model not in self._models:
             raise UnknownModel(turn.model, known=self._models)
@@ -75,31 +85,69 @@ class TextStage:
         limit = self._context - max(reserved, 1)
         if turn.conversation:
             self._refuse_hopeless(turn.conversation[-1].text, limit)
-        system, talk = self._read(turn.conversation)
-        ids = self._fit(system, talk, limit=limit)
+        ids = self._fit(read(turn.conversation, self._system), limit)
         return Prompt(turn.session, turn.turn, ids=tuple(ids), sampling=turn.sampling)
 
-    def _read(self, conversation: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        """The system prompt (none or one message) and the talk, cleaned, without blank messages."""
-        said = [Utterance(u.role, text) for u in conversation if (text := _clean(u)).strip()]
-        orders = [u.text for u in said if u.role == "system"] or ([self._system] if self._system else [])
-        talk = [u for u in said if u.role != "system"]
-        if not talk or talk[-1].role != "user":
-            raise EmptyTurn
-        return ([Utterance("system", "\n\n".join(orders))] if orders else []), talk
+    def _fit(self, said: Said, limit: int) -> list[int]:
+        """The system prompt and the last word in any case; beside them the newest of the notes and of the talk."""
+        room = limit - len(self._template.encode(said.messages((), [Utterance("user", "")])))
+        notes = self._newest(said, room // NOTES_SHARE)
+        hopeless = self._hopeless(said.talk, room)
+        while True:
+            ids = self._window(said, [note for note, _ in notes], hopeless, limit)
+            if len(ids) <= limit:
+                return ids
+            if len(notes) <= said.wanted:
+                raise PromptTooLong(got=len(ids), limit=limit)
+            missing = len(ids) - limit
+            while missing > 0 and len(notes) > said.wanted:  # the last word goes before the notes
+                missing -= notes.pop(0)[1]
 
-    def _fit(self, system: list[Utterance], talk: list[Utterance], *, limit: int) -> list[int]:
-        begins = starts(talk, chunk=max(1, limit // STEPS))
-        sizes = left(talk, begins)
+    def _newest(self, said: Said, most: int) -> list[tuple[Note, int]]:
+        """The newest notes that have `most` tokens together, each with its own; one that alone has more is left out."""
+        kept: list[tuple[Note, int]] = []
+        for note in reversed(said.notes):
+            count = self._count(note.text, most)
+            if len(kept) >= said.wanted and count > most:
+                continue
+            if len(kept) >= said.wanted and count + sum(tokens for _, tokens in kept) > most:
+                break
+            kept.append((note, count))
+        return kept[::-1]
+
+    def _hopeless(self, talk: Sequence[Utterance], room: int) -> frozenset[int]:
+        """Which messages before the last one can have no place: they were refused, and must not hide what is older."""
+        found: list[int] = []
+        passed = 0
+        for number in range(len(talk) - 2, -1, -1):
+            text = talk[number].text
+            if len(text.encode()) > room and self._count(text, room) > room - LEAST:
+                found.append(number)
+            else:
+                passed += len(text)
+            if passed > room * DENSEST:
+                break
+        return frozenset(found)
+
+    def _window(self, said: Said, notes: Sequence[Note], hopeless: frozenset[int], limit: int) -> list[int]:
+        """As much of the talk as fits, encoded; where even the least does not fit, that."""
+        talk = said.talk
+        begins = [n for n in starts(talk, chunk=max(1, limit // STEPS)) if not n or n not in hopeless]
+        if said.wanted and talk:
+            begins.append(len(talk))
+
+        def kept(begin: int) -> list[Utterance]:
+            return [utterance for n, utterance in enumerate(talk[begin:], begin) if n not in hopeless]
+
+        sizes = left(kept, begins)
         skip = min(bisect_left(sizes, -limit * DENSEST, key=neg), len(begins) - 1)
+        return longest(
+            sizes[skip:], limit, lambda place: self._template.encode(said.messages(notes, kept(begins[skip + place])))
+        )
 
-        def encode_from(place: int) -> list[int]:
-            return self._template.encode([*system, *_merge(talk[begins[skip + place] :])])
-
-        ids = longest(sizes[skip:], limit, encode_from)
-        if len(ids) > limit:
-            raise PromptTooLong(got=len(ids), limit=limit)
-        return ids
+    def _count(self, text: str, most: int) -> int:
+        """The tokens of `text`; those of one that has certainly more than `most` are not counted."""
+        return most + 1 if len(text) > most * DENSEST else len(encode(self._tokenizer, text))
 
     def _refuse_hopeless(self, text: str, limit: int) -> None:
         """Count the tokens of a very long message only until they are too many; the rest is estimated."""
@@ -115,20 +163,3 @@ class TextStage:
 def text_stage(stage: TextStage, *, concurrency: int = 64) -> Stage:
     """The stage for the loop."""
     return Stage(name="text", reads=TURNS, each=stage, concurrency=concurrency)
-
-
-def _clean(utterance: Utterance) -> str:
-    """What was said, cleaned; blanks around an answer stay, since the model wrote them."""
-    text = clean(utterance.text)
-    return text if utterance.role == "assistant" else text.strip()
-
-
-def _merge(talk: Sequence[Utterance]) -> list[Utterance]:
-    """Messages of one side in a row as one message: most templates want the sides to take turns."""
-    merged: list[Utterance] = []
-    for utterance in talk:
-        if merged and merged[-1].role == utterance.role:
-            merged[-1] = Utterance(utterance.role, f"{merged[-1].text}\n{utterance.text}")
-        else:
-            merged.append(utterance)
-    return merged

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InvalidParameter
-from pipeline.messages import Utterance
+from pipeline.messages import Role, Utterance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,14 +40,22 @@ class ChatTemplate:
         spellings = sorted(self._controls, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, spellings)) if spellings else "(?!)")
         self._plain = _plain_encoder(tokenizer)
-        self._folds_system = not self._takes_system()
+        self._folds_system = not self._takes("system", "user")
+        self._takes_system_alone = self._takes("system")
+        self._takes_system_late = self._takes("system", "user", "assistant", "system")
 
     def encode(self, conversation: Sequence[Utterance]) -> list[int]:
         """The ids of `conversation`, ready for the answer.
 
+        Where the system has the last word and the template knows no such thing, the user says it.
+
         Raises:
             InvalidParameter: the template refuses the order of the messages.
         """
+        if conversation[-1].role == "system" and not (
+            self._takes_system_late if len(conversation) > 1 else self._takes_system_alone
+        ):
+            conversation = [*conversation[:-1], Utterance("user", conversation[-1].text)]
         if self._folds_system:
             conversation = _fold_system(conversation)
         texts = [utterance.text for utterance in conversation]
@@ -89,12 +97,14 @@ class ChatTemplate:
             raise InvalidParameter("conversation", f"the model's chat template refuses it: {error}") from error
         return str(rendered)
 
-    def _takes_system(self) -> bool:
+    def _takes(self, *roles: Role) -> bool:
+        """Whether the template lets messages of these sides stand, in this order."""
+        marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
         try:
-            probe = self._render((Utterance("system", ""), Utterance("user", "")), ("\ue0000\ue001", "\ue0001\ue001"))
+            rendered = self._render([Utterance(role, "") for role in roles], marks)
         except InvalidParameter:
             return False
-        return "\ue0000\ue001" in probe
+        return [f"\ue000{number}\ue001" for number in _MARK.findall(rendered)] == marks
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
@@ -137,5 +147,7 @@ def _fold_system(conversation: Sequence[Utterance]) -> list[Utterance]:
     """For a template without a system role: the system prompt stands at the head of the first user message."""
     if not conversation or conversation[0].role != "system":
         return list(conversation)
-    system, first, *rest = conversation
-    return [Utterance("user", f"{system.text}\n\n{first.text}"), *rest]
+    system, *rest = conversation
+    if not rest or rest[0].role != "user":
+        return [Utterance("user", system.text), *rest]
+    return [Utterance("user", f"{system.text}\n\n{rest[0].text}"), *rest[1:]]

@@ -29,9 +29,9 @@ def starts(talk: Sequence[Utterance], chunk: int) -> list[int]:
     return begins if begins[-1] >= last else [*begins, last]
 
 
-def left(talk: Sequence[Utterance], begins: Sequence[int]) -> list[int]:
-    """How many characters are kept from each of `begins` on."""
-    return [sum(len(utterance.text) for utterance in talk[begin:]) for begin in begins]
+def left(kept: Callable[[int], Sequence[Utterance]], begins: Sequence[int]) -> list[int]:
+    """How many characters are in what is `kept` from each of `begins` on."""
+    return [sum(len(utterance.text) for utterance in kept(begin)) for begin in begins]
 
 
 def longest(sizes: Sequence[int], limit: int, encode: Callable[[int], T]) -> T:

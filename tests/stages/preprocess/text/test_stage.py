@@ -73,17 +73,112 @@ async def test_a_refused_message_does_not_spoil_those_after_it(stage: TextStage)
     assert text == "<|bos|><|system|> Be kind.<|end|><|user|> Hello?<|end|><|assistant|>"
 
 
+@pytest.mark.parametrize("size", [400, 100_000])
+async def test_a_refused_message_does_not_hide_those_before_it(stage: TextStage, size: int) -> None:
+    """A message that fits nowhere is left out, and what was said before it is still known."""
+    said: list[tuple[Role, str]] = [("user", "I am Zed."), ("assistant", "Hi Zed."), ("user", "word " * size)]
+    with pytest.raises(PromptTooLong):
+        await prompt_of(stage, make_turn(*said))
+
+    text = await text_of(stage, make_turn(*said, ("user", "Who?"), ("assistant", "Zed."), ("user", "Sure?")))
+
+    assert text == (
+        "<|bos|><|system|> Be kind.<|end|><|user|> I am Zed.<|end|><|assistant|>Hi Zed.<|end|>"
+        "<|user|> Who?<|end|><|assistant|>Zed.<|end|><|user|> Sure?<|end|><|assistant|>"
+    )
+
+
+@pytest.mark.parametrize("words", range(60, 320, 20))
+async def test_whatever_was_refused_hides_nothing(stage: TextStage, words: int) -> None:
+    """Just as long as a message may be, or a little longer: either it is answered, or it hides nothing."""
+    said: list[tuple[Role, str]] = [("user", "I am Zed."), ("assistant", "Hi Zed."), ("user", "tent " * words)]
+    try:
+        await prompt_of(stage, make_turn(*said))
+    except PromptTooLong:
+        assert "I am Zed." in await text_of(stage, make_turn(*said, ("user", "Who?")))
+
+
+async def test_newest_notes_stay(stage: TextStage) -> None:
+    """What the system says in the course of a conversation goes when it is too much, the oldest first."""
+    said: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "First?"), ("assistant", "Yes.")]
+    said += [("system", f"The customer looks at page {number}.") for number in range(60)]
+
+    text = await text_of(stage, make_turn(*said, ("user", "Hi")))
+
+    assert text.startswith("<|bos|><|system|> Be brief.\n\nThe customer looks at page")
+    assert "page 59.<|end|><|user|> First?<|end|><|assistant|>Yes.<|end|><|user|> Hi<|end|><|assistant|>" in text
+    assert "page 0." not in text
+
+
+async def test_notes_make_room_for_the_last_message(stage: TextStage) -> None:
+    """A last message that fits beside the system prompt is answered, however much the system said besides."""
+    said: list[tuple[Role, str]] = [("system", "Be brief.")]
+    said += [("system", f"The customer looks at page {number}.") for number in range(60)]
+    long = "Hello there, how are you today? " * 20
+
+    text = await text_of(stage, make_turn(*said, ("user", long)))
+
+    assert text.startswith("<|bos|><|system|> Be brief.")
+    assert text.count("Hello there") == 20
+
+
+async def test_note_that_is_too_long_is_left_out(stage: TextStage) -> None:
+    """A note that could never be told leaves those before it alone, unless it is the last word."""
+    said: list[tuple[Role, str]] = [("system", "Be brief."), ("system", "Bob."), ("system", "word " * 600)]
+
+    text = await text_of(stage, make_turn(*said, ("user", "Hi")))
+
+    assert text == "<|bos|><|system|> Be brief.\n\nBob.<|end|><|user|> Hi<|end|><|assistant|>"
+    with pytest.raises(PromptTooLong):
+        await prompt_of(stage, make_turn(*said))
+
+
+@pytest.mark.parametrize(
+    ("said", "prompt"),
+    [
+        ([("system", "Greet.")], "<|system|> Greet.<|end|>"),
+        ([("system", "Be brief."), ("system", "Greet.")], "<|system|> Be brief.\n\nGreet.<|end|>"),
+        (
+            [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("system", "Ask."), ("system", "Now.")],
+            "<|system|> Be brief.<|end|><|user|> Hi<|end|><|assistant|>Hello<|end|><|system|> Ask.\n\nNow.<|end|>",
+        ),
+        (
+            [("user", "Hi"), ("assistant", "Hello")],
+            "<|system|> Be kind.<|end|><|user|> Hi<|end|><|assistant|>Hello<|end|>",
+        ),
+        (
+            [("system", "Be brief."), ("user", "Hi"), ("system", "Ask.")],
+            "<|system|> Be brief.\n\nAsk.<|end|><|user|> Hi<|end|>",
+        ),
+    ],
+    ids=["orders only", "orders and a note", "note last", "answer last", "note after the user"],
+)
+async def test_the_model_may_be_asked_to_speak(stage: TextStage, said: list[tuple[Role, str]], prompt: str) -> None:
+    """Where the last word is not the user's, the model begins, goes on, or does what the system said last."""
+    assert await text_of(stage, make_turn(*said)) == f"<|bos|>{prompt}<|assistant|>"
+
+
+async def test_last_note_comes_before_the_talk(stage: TextStage) -> None:
+    """To do what the system says, the model can do without what was said before, of which none may fit beside it."""
+    said: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "tent " * 120), ("assistant", "Yes.")]
+
+    text = await text_of(stage, make_turn(*said, ("system", "shop " * 60)))
+
+    assert text.startswith("<|bos|><|system|> Be brief.\n\nshop shop")
+    assert "tent" not in text
+
+
 @pytest.mark.parametrize(
     ("turn", "refusal", "words"),
     [
         (make_turn(), EmptyTurn, "send a message first"),
         (make_turn(("user", " \u200b\n ")), EmptyTurn, "send a message first"),
-        (make_turn(("system", "Be kind.")), EmptyTurn, "send a message first"),
+        (make_turn(("system", "Be kind."), ("user", "\x00")), EmptyTurn, "send a message first"),
         (make_turn(("user", "Hi"), ("assistant", "Hello"), ("user", "\x00")), EmptyTurn, "send a message first"),
         (make_turn(("user", "Hi"), model="huge"), UnknownModel, "'huge' is not served here; served: small, default"),
         (make_turn(("user", "word " * 600)), PromptTooLong, r"has \d+ tokens, but at most 300 fit"),
     ],
-    ids=["nothing", "blanks", "system only", "blank after an answer", "other model", "too long"],
+    ids=["nothing", "blanks", "blank after the system", "blank after an answer", "other model", "too long"],
 )
 async def test_refusals(stage: TextStage, turn: Turn, refusal: type[TurnRejected], words: str) -> None:
     """What cannot be answered is refused, in words that help."""

@@ -87,6 +87,28 @@ def test_without_a_system_role_the_first_message_carries_it() -> None:
     assert strict.decode(ids) == "<|bos|><|user|> Be kind.\n\nHello there<|end|><|assistant|>"
 
 
+def test_what_the_system_says_last_the_user_says_where_the_template_wants_it() -> None:
+    """A template that lets the system speak only at the head, or not alone, gets its last word from the user."""
+    head_only = models.byte_level()
+    head_only.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('late') }}"
+        "{% endif %}{% endfor %}{% if messages[-1].role == 'system' %}{{ raise_exception('alone') }}{% endif %}"
+    ) + models.TEMPLATE
+    without = models.byte_level()
+    without.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + models.TEMPLATE
+    )
+    greet, ask = Utterance("system", "Greet."), Utterance("system", "Ask.")
+
+    for tokenizer in (head_only, without):
+        template = ChatTemplate(tokenizer)
+        assert tokenizer.decode(template.encode([greet])) == "<|bos|><|user|> Greet.<|end|><|assistant|>"
+        late = tokenizer.decode(template.encode([*TALK, ask]))
+        assert late.endswith("<|assistant|>How are you?<|end|><|user|> Ask.<|end|><|assistant|>")
+    folded = without.decode(ChatTemplate(without).encode([greet, TALK[2], ask]))
+    assert folded == ("<|bos|><|user|> Greet.<|end|><|assistant|>How are you?<|end|><|user|> Ask.<|end|><|assistant|>")
+
+
 def test_template_that_refuses_is_told() -> None:
     """If the model's template refuses a conversation, the error says what it says."""
     strict = models.byte_level()
