@@ -11,11 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from prometheus_client import generate_latest
 
-from apps.health import READY, Health
+from apps.health import Health
 from apps.parts import Parts
 from apps.settings import Settings
 from apps.supervisor.pipes import Sender, lines
@@ -39,6 +39,7 @@ PR_SET_PDEATHSIG = 1
 ORPHANED = 1
 STDIN = 0
 BEAT_S = 1.0
+LOOK_S = 2.0
 LAG_S = 2.0
 """How long Kafka may take to tell the lag."""
 LASTING = (SettingsError, ModelLoadError, TopicMissing, TopicMismatch)
@@ -65,12 +66,12 @@ async def work_supervised(names: Sequence[str], beats: int, settings: Settings, 
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process with its parent (Linux), also where this one cannot look any more."""
-    parent = os.getppid()
+    """Have the kernel kill this process with its parent (Linux), also where this one cannot look any more.
+
+    A parent that is dead already shows in the pipe that ends.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:
-        os._exit(ORPHANED)
 
 
 class Tether:
@@ -127,10 +128,10 @@ class Tether:
             await asyncio.sleep(BEAT_S)
 
     def _beat(self) -> Beat:
-        health, problem = self._health, self._health.problem()
+        health = self._health
         return Beat(
             "draining" if self._stop.is_set() else self._phase,
-            "" if problem == READY else problem,
+            health.problem(),
             parts=tuple(f"{part.topic}-{part.number}" for loop in self._loops for part in sorted(loop.parts)),
             lag=self._lag,
             taken=_sum(health, STAGE_TAKEN, self._loops),
@@ -145,12 +146,14 @@ class Tether:
     async def look(self) -> None:
         """Ask Kafka for the lag every so often: beside the beats, which must not wait for it."""
         while True:
-            await asyncio.sleep(BEAT_S)
-            self._lag = None
-            if self._loops and self._bus is not None:
-                with suppress(BusUnavailable, TimeoutError):
-                    async with asyncio.timeout(LAG_S):
-                        self._lag = await self._bus.lag()
+            await asyncio.sleep(LOOK_S)
+            if not self._loops or self._bus is None:
+                continue
+            try:
+                async with asyncio.timeout(LAG_S):
+                    self._lag = await self._bus.lag()
+            except (BusUnavailable, TimeoutError):
+                self._lag = None
 
     # ---- what it is told -----------------------------------------------------------------------------------------
 

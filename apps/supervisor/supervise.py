@@ -1,4 +1,4 @@
-"""`penstock stage NAME --replicas N`: a supervisor with its lock, its socket, its health and its log, put together."""
+"""What `penstock stage NAME --replicas N` runs: a supervisor with its lock, its socket, its health and its log."""
 
 from __future__ import annotations
 

@@ -104,27 +104,34 @@ class Talk:
         return after[0] - before[-1] if before and after else 0.0
 
 
-async def answers(
-    talks: Sequence[Talk], response: dict[str, Any], *, characters: int, then: Callable[[], object]
-) -> float:
-    """Let all ask at once, do `then` when every answer is under way, and read them to the end; gives when that was."""
+async def answers(talks: Sequence[Talk], response: dict[str, Any]) -> None:
+    """Let all ask at once, and read their answers to the end."""
+    async with asyncio.TaskGroup() as tasks:
+        for talk in talks:
+            tasks.create_task(talk.ask(response, began=asyncio.Event(), characters=0))
+
+
+async def struck(
+    deployment: Deployment, talks: Sequence[Talk], response: dict[str, Any], number: signal.Signals, *, characters: int
+) -> tuple[Row, float]:
+    """Let all ask at once, and send a signal to the busiest worker when every answer has `characters`.
+
+    Gives that worker, and the longest silence that one of them met, in seconds.
+    """
     begun = [asyncio.Event() for _ in talks]
     async with asyncio.TaskGroup() as tasks:
         for talk, began in zip(talks, begun, strict=True):
             tasks.create_task(talk.ask(response, began=began, characters=characters))
         for began in begun:
             await began.wait()
+        victim = max((await asyncio.to_thread(deployment.report)).workers, key=lambda row: row.in_hand)
+        assert victim.in_hand, "nobody works"
+        strike(victim, number)
         at = time.monotonic()
-        then()
-    return at
+    return victim, max(talk.silence(at) for talk in talks)
 
 
-def busiest(rows: Sequence[Row]) -> Row:
-    """The active worker with most turns in hand."""
-    return max((row for row in rows if row.role == "active"), key=lambda row: row.in_hand)
-
-
-def strike(row: Row, number: signal.Signals = signal.SIGKILL) -> None:
+def strike(row: Row, number: signal.Signals) -> None:
     """Send a worker a signal."""
     assert row.pid is not None
     os.kill(row.pid, number)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random
 import shutil
 import signal
 import statistics
@@ -18,13 +17,12 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from pipeline.kafka import KafkaSettings, create_topics
 from pipeline.topics import ROUTE
 from tests import services
-from tests.apps.supervisor.deployment import Deployment, answers, strike, talks
+from tests.apps.supervisor.deployment import Deployment, answers, struck, talks
 
 QUESTION = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "How much is a tent?"}]}]
 
@@ -62,15 +60,12 @@ async def measure(chosen: argparse.Namespace, folder: Path, bootstrap: str) -> l
         try:
             await deployment.ready(supervisor)
             clients = await talks(stack, deployment.gateway.url, chosen.clients)
-            await answers(clients, response, characters=1, then=lambda: None)
+            await answers(clients, response)
             expected = clients[0].text
+            third = len(expected) // 3
             for kill in range(chosen.kills):
-                rows = await deployment.settled(chosen.replicas, chosen.standby)
-                victim = random.choice([row for row in rows if row.role == "active"])
-                at = await answers(
-                    clients, response, characters=len(expected) // 4, then=partial(strike, victim, number)
-                )
-                silence = max(talk.silence(at) for talk in clients)
+                await deployment.settled(chosen.replicas, chosen.standby)
+                victim, silence = await struck(deployment, clients, response, number, characters=third)
                 equal = sum(talk.text == expected for talk in clients)
                 silences.append(silence)
                 told = f"{equal}/{len(clients)} equal  load {os.getloadavg()[0]:.1f}"

@@ -9,7 +9,6 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from pipeline.kafka import KafkaSettings, create_topics
 from pipeline.topics import ROUTE
 from tests.apps.processes import started
-from tests.apps.supervisor.deployment import Deployment, answers, strike, talks
+from tests.apps.supervisor.deployment import Deployment, answers, strike, struck, talks
 from tests.apps.supervisor.fake_worker import lives
 from tests.servers import unused_port
 from tests.services import KafkaService
@@ -71,20 +70,18 @@ async def test_a_worker_killed_or_stopped_in_mid_answer_is_replaced_at_once(
         supervisor = deployment.supervise("--replicas", "2", "--standby", "1", "--set", "supervisor.silent_s=3")
         await deployment.ready(supervisor)
         clients = await talks(stack, deployment.gateway.url, 4)
-        await answers(clients, ASKED, characters=1, then=lambda: None)
+        await answers(clients, ASKED)
         expected = clients[0].text
         for number, bound in ((signal.SIGKILL, GAP_S), (signal.SIGSTOP, 3.0 + GAP_S)):
             before = {row.identity: row for row in await deployment.settled(2, 1)}
             assert all(row.parts for row in before.values() if row.identity)
-            victim, standby = max(before.values(), key=lambda row: (row.role == "active", row.identity)), before[""]
-            at = await answers(clients, ASKED, characters=len(expected) // 4, then=partial(strike, victim, number))
+            victim, gap = await struck(deployment, clients, ASKED, number, characters=len(expected) // 3)
             assert [talk.text for talk in clients] == [expected] * len(clients)
-            gap = max(talk.silence(at) for talk in clients)
             with capsys.disabled():
                 print(f"\n{number.name}: next token after {gap:.2f} s, load {os.getloadavg()[0]:.1f}")  # noqa: T201
             assert gap < bound
             after = {row.identity: row for row in await deployment.settled(2, 1)}
-            assert after[victim.identity].pid == standby.pid
+            assert after[victim.identity].pid == before[""].pid
             assert after[victim.identity].parts == victim.parts
             assert after[victim.identity].restarts == victim.restarts + 1
             assert victim.pid is not None
