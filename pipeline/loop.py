@@ -121,7 +121,7 @@ class Loop:
             self._member = member
             helpers.append(self._tasks.create_task(self._take_records()))
             helpers.append(self._tasks.create_task(self._commit_regularly()))
-            watching = self._tasks.create_task(self._working.watch_deadlines())
+            watching = self._tasks.create_task(self._working.watch())
             await self._draining.wait()
             for helper in helpers:
                 helper.cancel()

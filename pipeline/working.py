@@ -61,14 +61,20 @@ class Working:
         for lane in list(holding.lanes.values()):
             self._run(lane)
 
-    async def watch_deadlines(self) -> None:
-        """Stop what is past its deadline, until cancelled."""
-        while True:
-            await asyncio.sleep(WATCH_EVERY)
-            self.metrics.in_hand.set(len(self._running))
-            now = time.time()
-            for job in self._running:
-                job.watch(now)
+    async def watch(self) -> None:
+        """Stop what is past its deadline and keep the metrics up to date, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(WATCH_EVERY)
+                self._look(time.time())
+        finally:
+            self._look(time.time())
+
+    def _look(self, now: float) -> None:
+        self._answering.tell()
+        self.metrics.in_hand.set(len(self._running))
+        for job in self._running:
+            job.watch(now)
 
     def _run(self, lane: Lane) -> None:
         if not lane.running and lane.holding.opened.is_set():
