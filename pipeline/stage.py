@@ -5,12 +5,15 @@ The loop that runs it stands in `loop.py`; a stage knows nothing of it, nor of a
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.messages import Finished, Message
+import msgspec
+
+from pipeline.messages import Done, Finished, Message, Problem
 from pipeline.topics import TOPIC_OF, Topic
 
 Stream = AsyncGenerator[Any, None]
@@ -29,11 +32,15 @@ Stopped = Callable[[Message, Sequence[Message], StopReason], Message]
 """(message, what was published for it, why it is given up) → what to say instead of the rest."""
 
 
+LATE = Problem("deadline_exceeded", "the answer was not ready in time")
+"""What a client is told of a deadline, whichever stage notices that it is over."""
+
+
 def finished(message: Message, published: Sequence[Message], reason: StopReason) -> Finished:
     """The terminal event of a turn that was given up before it reached a stage that knows better."""
-    return Finished(
-        message.session, message.turn, status="cancelled" if reason == "cancelled" else "incomplete", reason=reason
-    )
+    if reason == "cancelled":
+        return Finished(message.session, message.turn, status="cancelled", reason=reason)
+    return Finished(message.session, message.turn, status="failed", reason=reason, problem=LATE)
 
 
 @dataclass(frozen=True)
@@ -91,25 +98,81 @@ def chain(*stages: Stage) -> Stage:
     head, *rest = stages
     if head.each is None:
         raise ValueError(f"a chain cannot begin with the folding stage {head.name!r}")
-    each = head.each
+    concurrency = min(stage.concurrency for stage in stages)
+    cut = _Cut(head, rest, most=concurrency)
+    each = cut.noting(head)
     for stage in rest:
-        each = _through(each, stage) if stage.each else _folded(each, stage)
+        each = _through(each, stage, cut.noting(stage)) if stage.each else _folded(each, stage)
     return Stage(
         name="+".join(stage.name for stage in stages),
         reads=head.reads,
-        each=each,
+        each=cut.whole(each),
+        stopped=cut.stopped,
         retry=head.retry,
         span=min(stage.span for stage in stages),
-        concurrency=min(stage.concurrency for stage in stages),
+        concurrency=concurrency,
     )
+
+
+class _Cut:
+    """Where in a chain a turn was cut off, so that the stage which was at work has the last word, as it has by itself.
+
+    Remembers at most `most` turns; one is forgotten when it ends.
+    """
+
+    def __init__(self, head: Stage, rest: Sequence[Stage], *, most: int) -> None:
+        self._head, self._rest, self._most = head, rest, most
+        self._left: OrderedDict[tuple[str, str], tuple[Stage, Message, list[Message]]] = OrderedDict()
+
+    def noting(self, stage: Stage) -> Each:
+        """`stage`, of which it is known afterwards what it was given and what it said; if it has its own last word."""
+        each = stage.each
+        assert each is not None
+        if stage.stopped is finished:
+            return each
+
+        async def noted(message: Any) -> Stream:
+            said: list[Message] = []
+            try:
+                async with aclosing(each(message)) as stream:
+                    async for out in stream:
+                        said.append(out)
+                        yield out
+            finally:
+                self._left[message.session, message.turn] = (stage, message, said)
+                if len(self._left) > self._most:
+                    self._left.popitem(last=False)
+
+        return noted
+
+    def whole(self, each: Each) -> Each:
+        """`each`, whose turns are forgotten when they end."""
+
+        async def forgetting(message: Any) -> Stream:
+            async with aclosing(each(message)) as stream:
+                async for out in stream:
+                    yield out
+            self._left.pop((message.session, message.turn), None)
+
+        return forgetting
+
+    def stopped(self, message: Message, published: Sequence[Message], reason: StopReason) -> Message:
+        """What the stage that was at work says; where that is for a later one of the chain, the turn's end instead."""
+        known = self._left.pop((message.session, message.turn), (self._head, message, published))
+        stage, given, said = known
+        word = stage.stopped(given, said, reason)
+        if not any(_reads(then, word) for then in self._rest):
+            return word
+        end = finished(message, published, reason)
+        return msgspec.structs.replace(end, usage=word.usage) if isinstance(word, Done) else end
 
 
 def _reads(stage: Stage, message: Message) -> bool:
     return TOPIC_OF[type(message)] is stage.reads
 
 
-def _through(first: Each, then: Stage) -> Each:
-    """`first`, whose messages go through `then` one by one."""
+def _through(first: Each, then: Stage, each: Each) -> Each:
+    """`first`, whose messages go through `then`, as `each`, one by one."""
 
     async def both(message: Any) -> Stream:
         async with aclosing(first(message)) as stream:
@@ -117,8 +180,7 @@ def _through(first: Each, then: Stage) -> Each:
                 if not _reads(then, out):
                     yield out
                     continue
-                assert then.each is not None
-                async with aclosing(then.each(out)) as inner:
+                async with aclosing(each(out)) as inner:
                     async for result in inner:
                         yield result
 

@@ -10,14 +10,17 @@ from types import MappingProxyType
 
 from pipeline.errors import PenstockError
 from pipeline.messages import Delta, Done, Finished, FinishReason, Message, Status, Tokens
-from pipeline.stage import Stage, Stream
+from pipeline.stage import LATE, Stage, Stream
 from pipeline.topics import TOKENS
 from stages.detokenize import Vocabulary
 from stages.postprocess.answer import Answer
 
 STATUS_OF: Mapping[FinishReason, Status] = MappingProxyType(
-    {"stop": "completed", "length": "incomplete", "cancelled": "cancelled", "deadline": "incomplete"}
+    {"stop": "completed", "length": "incomplete", "cancelled": "cancelled", "deadline": "failed"}
 )
+
+GRACE_S = 2.0
+"""Seconds after a turn's deadline in which the LLM stage's last word is waited for."""
 
 
 class PostprocessStage:
@@ -52,12 +55,14 @@ class PostprocessStage:
 
 
 def postprocess_stage(vocabulary: Vocabulary, *, concurrency: int = 1024) -> Stage:
-    """The stage for the loop; a turn ends with its Done."""
+    """The stage for the loop; a turn ends with its Done, also one that is given up: that says what it has cost."""
     return Stage(
         name="postprocess",
         reads=TOKENS,
         folding=PostprocessStage(vocabulary),
         last=_is_done,
+        cancellable=False,
+        grace=GRACE_S,
         concurrency=concurrency,
     )
 
@@ -87,8 +92,17 @@ def _end(done: Done, answer: Answer) -> list[Delta | Finished]:
     if text:
         told.append(Delta(done.session, done.turn, at=at, text=text, index=answer.index))
     reason: FinishReason = "stop" if answer.stopped else done.reason
-    status = STATUS_OF[reason]
-    told.append(Finished(done.session, done.turn, status=status, reason=reason, usage=done.usage, length=answer.length))
+    told.append(
+        Finished(
+            done.session,
+            done.turn,
+            status=STATUS_OF[reason],
+            reason=reason,
+            usage=done.usage,
+            length=answer.length,
+            problem=LATE if reason == "deadline" else None,
+        )
+    )
     return told
 
 

@@ -70,11 +70,11 @@ async def test_a_cancel_stops_the_stage_in_the_middle() -> None:
 
 
 async def test_a_deadline_ends_the_turn() -> None:
-    """A turn that is not ready at its deadline ends as incomplete, and says that it was the time."""
+    """A turn that is not ready at its deadline ends as failed, and says that it was the time."""
     async with served(turn_timeout_s=0.5) as running, connected(running) as client:
         response = await client.ask("slowly")
 
-    assert (response["status"], text_of(response)) == ("incomplete", "one")
+    assert (response["status"], text_of(response)) == ("failed", "one")
     assert response["status_details"]["error"]["code"] == "deadline_exceeded"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PenstockError
 from pipeline.messages import Delta, Done, Finished, FinishReason, Message, Tokens, Usage
-from pipeline.stage import Stream
+from pipeline.stage import LATE, Stream
 from pipeline.topics import TOKENS
 from stages.detokenize import Vocabulary
 from stages.postprocess.stage import PostprocessStage, postprocess_stage
@@ -122,7 +122,7 @@ async def test_half_a_character_waits_for_the_rest() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "status"),
-    [("stop", "completed"), ("length", "incomplete"), ("cancelled", "cancelled"), ("deadline", "incomplete")],
+    [("stop", "completed"), ("length", "incomplete"), ("cancelled", "cancelled"), ("deadline", "failed")],
 )
 async def test_how_an_answer_ended(reason: FinishReason, status: str) -> None:
     """Each way to end has its status, and keeps its reason."""
@@ -131,6 +131,7 @@ async def test_how_an_answer_ended(reason: FinishReason, status: str) -> None:
     *_, last = await told(run(ids), done(len(ids), reason))
 
     assert (last.status, last.reason, last.length) == (status, reason, 5)
+    assert last.problem == (LATE if reason == "deadline" else None)
 
 
 async def test_answer_without_tokens() -> None:

@@ -103,7 +103,7 @@ def test_what_the_system_says_last_the_user_says_where_the_template_wants_it() -
     for tokenizer in (head_only, without):
         template = ChatTemplate(tokenizer)
         assert tokenizer.decode(template.encode([greet])) == "<|bos|><|user|> Greet.<|end|><|assistant|>"
-        late = tokenizer.decode(template.encode([*TALK, ask]))
+        late = str(tokenizer.decode(template.encode([*TALK, ask])))
         assert late.endswith("<|assistant|>How are you?<|end|><|user|> Ask.<|end|><|assistant|>")
     folded = without.decode(ChatTemplate(without).encode([greet, TALK[2], ask]))
     assert folded == ("<|bos|><|user|> Greet.<|end|><|assistant|>How are you?<|end|><|user|> Ask.<|end|><|assistant|>")
