@@ -56,12 +56,17 @@ def gateway(
     port: Port = None,
     kafka: Kafka = None,
     topic_prefix: TopicPrefix = None,
+    model: Model = None,
     log_level: LogLevel = None,
     sets: Sets = None,
 ) -> None:
-    """Serve clients: the WebSockets, the page and the health checks. The stages run elsewhere, behind Kafka."""
+    """Serve clients: the WebSockets, the page and the health checks. The stages run elsewhere, behind Kafka.
+
+    --model is the stages', whose name it then has for the clients.
+    """
     settings = settings_of(
-        config, given(sets, host=host, port=port, kafka=kafka, topic_prefix=topic_prefix, log_level=log_level)
+        config,
+        given(sets, host=host, port=port, kafka=kafka, topic_prefix=topic_prefix, model=model, log_level=log_level),
     )
     from apps.local import serve_gateway
 

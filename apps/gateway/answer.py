@@ -18,14 +18,15 @@ LATE = Problem("deadline_exceeded", "the answer was not ready in time")
 class Answer:
     """The state of one response.
 
-    `asked_at` and `ends_by` are in seconds of the gateway's clock. `after` is the item that the answer follows.
+    `asked_at` and `ends_by` are in seconds of the gateway's clock. `follows` are the items that the conversation had
+    when it was asked for, after which the answer comes.
     """
 
-    def __init__(self, view: Event, *, asked_at: float, ends_by: float, after: str | None) -> None:
+    def __init__(self, view: Event, *, asked_at: float, ends_by: float, follows: tuple[str, ...]) -> None:
         self.view = view
         self.id: str = view["id"]
         self.in_conversation = view["conversation_id"] is not None
-        self.after = after
+        self.follows = follows
         self.previous: str | None = None
         self.asked_at, self.ends_by = asked_at, ends_by
         self.cancel_reason = "client_cancelled"
@@ -77,14 +78,13 @@ class Answer:
             return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=GAP)
         return finished
 
-    def close(self, finished: Finished) -> list[Event]:
-        """The answer is over."""
-        status = events.item_status(finished)
-        closing: list[Event] = []
-        output: list[Event] = []
-        if self.opened:
-            closing = events.closing(
-                self._place, self.text, status, self.previous, in_conversation=self.in_conversation
-            )
-            output = [self.item(status).view]
-        return [*closing, events.done(self.view, finished, output, self.cancel_reason)]
+    def close(self, finished: Finished, *, kept: bool) -> list[Event]:
+        """What there was of the answer is over; `kept` says whether the conversation still has its item."""
+        if not self.opened:
+            return []
+        return events.closing(self._place, self.text, events.item_status(finished), self.previous, in_conversation=kept)
+
+    def done(self, finished: Finished) -> Event:
+        """The response is over."""
+        output = [self.item(events.item_status(finished)).view] if self.opened else []
+        return events.done(self.view, finished, output, self.cancel_reason)

@@ -6,10 +6,10 @@ sent, `None` one that was sent as null.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 Modality = Literal["text", "audio"]
 Limit = int | Literal["inf"] | None
@@ -46,23 +46,23 @@ class Transcription(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt: str | UnsetType | None = UNSET
 
 
-class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad"):
+class ServerVad(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="server_vad"):
     """Turns end after a silence."""
 
-    threshold: float | None = 0.5
-    prefix_padding_ms: int | None = 300
-    silence_duration_ms: int | None = 500
-    idle_timeout_ms: int | None = None
-    create_response: bool | None = True
-    interrupt_response: bool | None = True
+    threshold: float | UnsetType | None = UNSET
+    prefix_padding_ms: int | UnsetType | None = UNSET
+    silence_duration_ms: int | UnsetType | None = UNSET
+    idle_timeout_ms: int | UnsetType | None = UNSET
+    create_response: bool | UnsetType | None = UNSET
+    interrupt_response: bool | UnsetType | None = UNSET
 
 
-class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_vad"):
+class SemanticVad(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="semantic_vad"):
     """Turns end where the speaker seems to have finished."""
 
-    eagerness: Literal["low", "medium", "high", "auto"] | None = "auto"
-    create_response: bool | None = True
-    interrupt_response: bool | None = True
+    eagerness: Literal["low", "medium", "high", "auto"] | UnsetType | None = UNSET
+    create_response: bool | UnsetType | None = UNSET
+    interrupt_response: bool | UnsetType | None = UNSET
 
 
 class VoiceId(msgspec.Struct, frozen=True):
@@ -98,9 +98,9 @@ class Audio(msgspec.Struct, frozen=True, omit_defaults=True):
 class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="function"):
     """A function that the model may call; `parameters` is a JSON schema."""
 
-    name: str | UnsetType | None = UNSET
+    name: Annotated[str, Meta(min_length=1)]
     description: str | UnsetType | None = UNSET
-    parameters: Any = UNSET
+    parameters: dict[str, Any] | UnsetType | None = UNSET
 
 
 class McpTool(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="mcp"):
@@ -130,19 +130,6 @@ class ChooseMcp(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
 ToolChoice = Literal["none", "auto", "required"] | ChooseFunction | ChooseMcp
 
 
-class TokenLimits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Bounds of a truncation, in tokens."""
-
-    post_instructions: int | UnsetType | None = UNSET
-
-
-class RetentionRatio(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="retention_ratio"):
-    """Keep this share of the context when truncating."""
-
-    retention_ratio: float
-    token_limits: TokenLimits | UnsetType | None = UNSET
-
-
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What can be said for a session and for one response. The last four are extensions."""
 
@@ -162,7 +149,7 @@ class SessionPatch(Options, frozen=True, kw_only=True, omit_defaults=True):
     """A change of the session. `model` and `tracing` are accepted and ignored."""
 
     type: Literal["realtime", "transcription"] | None = "realtime"
-    truncation: Literal["auto", "disabled"] | RetentionRatio | UnsetType | None = UNSET
+    truncation: str | dict[str, Any] | UnsetType | None = UNSET
 
 
 class SessionUpdate(Command, frozen=True, kw_only=True, tag="session.update"):

@@ -41,7 +41,9 @@ VAD = {
     "create_response": True,
     "interrupt_response": True,
 }
-AUDIO = {
+SEMANTIC_VAD = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
+DETECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"server_vad": VAD, "semantic_vad": SEMANTIC_VAD})
+AUDIO: dict[str, dict[str, Any]] = {
     "input": {"format": PCM, "noise_reduction": None, "transcription": None, "turn_detection": VAD},
     "output": {"format": PCM, "voice": "default", "speed": 1.0},
 }
@@ -78,6 +80,9 @@ class SessionConfig:
         """
         if patch.type == "transcription":
             raise Refusal("audio_not_supported", "transcription sessions are not served yet", param="session.type")
+        if patch.truncation and patch.truncation != "auto":
+            why = "the oldest is left out of a long conversation as it must be: truncation is always 'auto'"
+            raise Refusal("truncation_not_supported", why, param="session.truncation")
         self._check(patch, "session")
         view = {**self.view}
         _check_depth(patch)
@@ -127,6 +132,11 @@ class SessionConfig:
         _ranged(options.temperature, 0.0, 2.0, f"{where}.temperature")
         _ranged(options.top_p, 0.0, 1.0, f"{where}.top_p", open_below=True)
         _ranged(options.seed, 0, LARGEST_SEED, f"{where}.seed")
+        if options.audio and options.audio.output:
+            _ranged(options.audio.output.speed, 0.25, 1.5, f"{where}.audio.output.speed")
+        if options.tool_choice and options.tool_choice not in ("auto", "none"):
+            why = "no functions are called yet, so that none can be demanded"
+            raise Refusal("tools_not_supported", why, param=f"{where}.tool_choice")
         if options.max_output_tokens != "inf":
             _ranged(options.max_output_tokens, 1, MOST_TOKENS, f"{where}.max_output_tokens")
         if isinstance(options.instructions, str) and len(options.instructions.encode()) > self._settings.max_text_bytes:
@@ -158,17 +168,26 @@ def _ranged(value: object, least: float, most: float, param: str, *, open_below:
 
 
 def _merged(audio: dict[str, Any], patch: Audio | None) -> dict[str, Any]:
-    """`audio` with what `patch` names replaced, one level below input and output."""
-    if patch is None:
-        return audio
-    told: dict[str, Any] = msgspec.to_builtins(patch)
-    return {side: {**audio[side], **_voiced(told.get(side) or {})} for side in audio}
+    """`audio` with what `patch` names replaced, one level below input and output; null clears."""
+    told: dict[str, Any] = dict.fromkeys(AUDIO) if patch is None else msgspec.to_builtins(patch)
+    return {**audio, **{side: _changed(side, audio[side], given) for side, given in told.items()}}
 
 
-def _voiced(side: dict[str, Any]) -> dict[str, Any]:
-    """Null clears, except where something must stand."""
-    defaults = {"format": PCM, "voice": "default", "speed": 1.0}
-    return {name: defaults.get(name) if value is None else value for name, value in side.items()}
+def _changed(side: str, kept: dict[str, Any], told: dict[str, Any] | None) -> dict[str, Any]:
+    """Null clears, except where something must stand; turn detection of the same type is merged."""
+    if told is None:
+        return AUDIO[side]
+    defaults: dict[str, Any] = {"format": PCM, "voice": "default", "speed": 1.0}
+    changed = {name: defaults.get(name) if value is None else value for name, value in told.items()}
+    if detection := changed.get("turn_detection"):
+        changed["turn_detection"] = _detection(kept["turn_detection"], detection)
+    return {**kept, **changed}
+
+
+def _detection(kept: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:
+    defaults = DETECTIONS[told["type"]]
+    before = kept if kept and kept["type"] == told["type"] else defaults
+    return {**before, **{name: defaults[name] if value is None else value for name, value in told.items()}}
 
 
 def _check_depth(patch: SessionPatch) -> None:

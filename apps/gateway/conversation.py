@@ -22,6 +22,7 @@ class Conversation:
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
         self._bytes = 0
+        self._forgotten: list[str] = []
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
@@ -33,19 +34,19 @@ class Conversation:
         return (self._items[item_id] for item_id in self._order)
 
     @property
-    def last(self) -> str | None:
-        """The id of the last item."""
-        return self._order[-1] if self._order else None
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all items, in order."""
+        return tuple(self._order)
 
     def get(self, item_id: str) -> Item | None:
         """The item with this id."""
         return self._items.get(item_id)
 
     def insert(self, item: Item, *, after: str | None) -> str | None:
-        """Put `item` after another one (`ROOT`: first; none, or one that is gone: last); returns the id before it."""
+        """Put `item` after another one (`ROOT`: first; none: last); returns the id before it."""
         if after == ROOT:
             place = 0
-        elif after is None or after not in self._items:
+        elif after is None:
             place = len(self._order)
         else:
             place = self._order.index(after) + 1
@@ -68,6 +69,11 @@ class Conversation:
         self._bytes -= self._items.pop(item_id).size
         self._order.remove(item_id)
 
+    def forgotten(self) -> list[str]:
+        """The ids of the items that went for want of room, since the last call."""
+        gone, self._forgotten = self._forgotten, []
+        return gone
+
     def utterances(self) -> tuple[Utterance, ...]:
         """What the model is told."""
         return tuple(item.utterance for item in self if item.text)
@@ -78,6 +84,7 @@ class Conversation:
                 return
             for item_id in gone:
                 self.delete(item_id)
+            self._forgotten += gone
 
     def _oldest(self, keep: str) -> list[str]:
         """The ids of the oldest exchange that may go."""

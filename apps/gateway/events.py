@@ -40,6 +40,11 @@ def item_event(kind: str, item: Mapping[str, Any], previous: str | None) -> Even
     return {"type": kind, "previous_item_id": previous, "item": item}
 
 
+def deleted(item_id: str) -> Event:
+    """`conversation.item.deleted`."""
+    return {"type": "conversation.item.deleted", "item_id": item_id}
+
+
 def response(
     response_id: str,
     *,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from apps.gateway.commands import CallItem, CallOutputItem, NewItem, Part, SaidItem
 from apps.gateway.refusal import Refusal
 from pipeline.messages import Role, Utterance
+from stages.preprocess.text.clean import clean
 
 LONGEST_ID = 256
 MOST_PARTS = 256
@@ -70,6 +71,11 @@ def accepted(item: NewItem, *, max_text: int, where: str = "item") -> Item:
     return made
 
 
+def blank(text: str) -> bool:
+    """Whether nothing is left of `text` once it is cleaned, as the model is told it."""
+    return not clean(text).strip()
+
+
 def answer(item_id: str, text: str, status: str) -> Item:
     """An item of the model's."""
     content = [{"type": "output_text", "text": text}] if status != "in_progress" or text else []
@@ -97,7 +103,7 @@ def _said(item_id: str, item: SaidItem, where: str) -> Item:
     if len(item.content) > MOST_PARTS:
         raise Refusal("invalid_value", f"a message has at most {MOST_PARTS} parts", param=f"{where}.content")
     texts = [_text(part, f"{where}.content[{number}]") for number, part in enumerate(item.content)]
-    if not any(text.strip() for text in texts):
+    if all(blank(text) for text in texts):
         raise Refusal("empty_text", "the message holds no text", param=f"{where}.content")
     kind = "output_text" if item.role == "assistant" else "input_text"
     view = _message(item_id, item.role, [{"type": kind, "text": text} for text in texts])

@@ -112,11 +112,19 @@ def client_of(host: str | None) -> str:
     return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
 
 
-def origin_allowed(origin: str | None, host: str | None, allowed: tuple[str, ...]) -> bool:
-    """Whether a page from `origin` may connect: any that is allowed, our own, and who is no page at all."""
+def origin_allowed(origin: str | None, host: str | None, allowed: tuple[str, ...], *, local: bool = False) -> bool:
+    """Whether a page from `origin` may connect: any that is allowed, our own, and who is no page at all.
+
+    Our own is what has the name that was connected to. A foreign page can give its own name this machine's address, so
+    where only this machine connects (`local`) the name must be this machine's, too.
+    """
     if origin is None or "*" in allowed or origin.rstrip("/") in allowed:
         return True
-    return bool(host) and urlsplit(origin).netloc == host
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return False
+    return bool(host) and page.netloc == host and (not local or is_loopback(page.hostname or ""))
 
 
 def is_loopback(host: str) -> bool:

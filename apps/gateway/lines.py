@@ -6,6 +6,7 @@ from collections import deque
 
 from apps.gateway import commands as c
 from apps.gateway.events import Event
+from apps.gateway.items import blank
 from apps.gateway.refusal import Refusal
 from apps.gateway.session import Session, Terms
 from apps.gateway.turns import Position
@@ -87,7 +88,7 @@ class LineSession(Session):
         if isinstance(line, Refusal):
             raise line
         self.check_open()
-        if not line.text.strip():
+        if blank(line.text):
             raise Refusal("empty_text", "the line holds no text")
         self.create(c.ItemCreate(item=c.SaidItem("user", [c.Part("input_text", text=line.text)])))
         self.respond(c.ResponseOptions())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import time
 from collections.abc import Callable, Generator
@@ -14,6 +15,7 @@ from starlette.applications import Starlette
 
 from apps.gateway.connection import RESTART
 from apps.gateway.hub import Hub
+from apps.gateway.limits import is_loopback
 from apps.gateway.refusal import RESTARTING
 from apps.gateway.settings import GatewaySettings
 from pipeline.errors import AddressInUse, SettingsError
@@ -23,6 +25,11 @@ UNREAD_MS = 30_000
 """A client that takes nothing for so long is cut off by the kernel."""
 POLL_S = 0.05
 LAST_WORDS_S = 3.0
+
+
+def _no_false_alarm(record: logging.LogRecord) -> bool:
+    """Uvicorn 0.54 takes a handshake that was refused in words for one that was forgotten."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 class _Server(uvicorn.Server):
@@ -44,8 +51,9 @@ async def serve(
 
     Raises:
         AddressInUse: another program listens on the address.
-        SettingsError: there is no such address, or no such partition of replies.
+        SettingsError: there is no such address, or others would reach it, or no such partition of replies.
     """
+    check_reach(settings)
     with listening(settings.host, settings.port) as taken:
         try:
             await _serve(app, settings, taken, stop, started)
@@ -61,6 +69,7 @@ async def _serve(
     started: Callable[[str, int], None],
 ) -> None:
     server = _Server(_config(app, settings))
+    logging.getLogger("uvicorn.error").addFilter(_no_false_alarm)
     async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[taken]))
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
@@ -100,6 +109,17 @@ async def _until(holds: Callable[[], bool], seconds: float) -> None:
         await asyncio.sleep(POLL_S)
 
 
+def check_reach(settings: GatewaySettings) -> None:
+    """Listen to other machines only where that is wanted.
+
+    Raises:
+        SettingsError: it would, and it is not.
+    """
+    if not settings.public and not is_loopback(settings.host):
+        why = f"other machines reach {settings.host!r}, and there are no API keys; set it to true to let them all in"
+        raise SettingsError("gateway.public", why)
+
+
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens on the address.
 
@@ -128,6 +148,8 @@ def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
         ws_ping_timeout=settings.ping_timeout_s,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         lifespan="off",
         log_config=None,
         log_level="warning",

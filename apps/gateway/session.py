@@ -37,8 +37,9 @@ Rates = Callable[[], list[dict[str, Any]]]
 class Terms:
     """What a session is opened with.
 
-    `model` answers it; `partition` is the one of `replies` where it reads back what its client is told; `trace` is the
-    W3C trace context of whoever opened it, if there is one; `draining` says whether nothing new is to begin.
+    `model` is said to answer it, and `asked` is what the stages are asked for (None: whichever is theirs); `partition`
+    is the one of `replies` where it reads back what its client is told; `trace` is the W3C trace context of whoever
+    opened it, if there is one; `draining` says whether nothing new is to begin.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Terms:
     settings: GatewaySettings
     metrics: GatewayMetrics
     rates: Rates
+    asked: str | None = None
     trace: str | None = None
     draining: Callable[[], bool] = lambda: False
 
@@ -93,7 +95,7 @@ class Session:
             case c.ItemDelete():
                 self._known(command.item_id, "delete")
                 self.conversation.delete(command.item_id)
-                self.tell({"type": "conversation.item.deleted", "item_id": command.item_id})
+                self.tell(events.deleted(command.item_id))
             case c.ItemRetrieve():
                 item = self._known(command.item_id, "retrieve")
                 self.tell({"type": "conversation.item.retrieved", "item": item.view})
@@ -115,6 +117,8 @@ class Session:
             Refusal: it cannot be added.
         """
         item = accepted(command.item, max_text=self.settings.max_text_bytes)
+        if item.id == ROOT:
+            raise Refusal("invalid_value", f"{ROOT!r} stands for the conversation's beginning", param="item.id")
         if item.id in self.conversation or any(item.id == answer.item_id for answer in self.turns):
             raise Refusal("item_already_exists", f"there is an item {item.id!r} already", param="item.id")
         after = command.previous_item_id
@@ -125,6 +129,7 @@ class Session:
         self.tell(
             events.item_event("conversation.item.added", item.view, previous),
             events.item_event("conversation.item.done", item.view, previous),
+            *map(events.deleted, self.conversation.forgotten()),
         )
 
     def _known(self, item_id: str, verb: str) -> Item:
@@ -161,8 +166,8 @@ class Session:
         if not beside and (current := self.turns.current):
             why = f"the conversation has an active response already: {current.id}; wait until it is done, or cancel it"
             raise Refusal("conversation_already_has_active_response", why)
-        if len(self.turns) >= self.settings.max_responses:
-            why = f"{len(self.turns)} responses are under way, which is the most that may be"
+        if beside and self.turns.beside >= self.settings.max_responses - 1:
+            why = f"{self.turns.beside} responses are under way beside the conversation, which is the most that may be"
             raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
         _check_metadata(options.metadata)
         sampling = self.config.sampling(options)
@@ -175,14 +180,12 @@ class Session:
             limit=self.config.limit(options),
             modalities=MODALITIES,
         )
-        answer = Answer(
-            view, asked_at=now, ends_by=now + self.settings.turn_timeout_s, after=self.conversation.last or ROOT
-        )
+        answer = Answer(view, asked_at=now, ends_by=now + self.settings.turn_timeout_s, follows=self.conversation.ids)
         acknowledgement = (
             {"type": "response.created", "response": view},
             {"type": "rate_limits.updated", "rate_limits": self.terms.rates()},
         )
-        turn = Turn(self.id, answer.id, conversation=said, sampling=sampling, model=self.terms.model)
+        turn = Turn(self.id, answer.id, conversation=said, sampling=sampling, model=self.terms.asked)
         self.turns.start(answer, turn, acknowledgement, self.terms.trace or new_traceparent())
 
     def _context(self, options: c.ResponseOptions) -> tuple[Utterance, ...]:

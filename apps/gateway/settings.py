@@ -22,6 +22,10 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     """Address to listen on."""
 
+    public: bool = False
+    """Whether that may be an address that other machines reach: there are no API keys, so whoever reaches it is let
+    in."""
+
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one."""
 
@@ -63,7 +67,8 @@ class GatewaySettings:
     """Open connections of one address."""
 
     requests_per_s: Seconds = 500.0
-    """Events that one address may send per second, all its sessions together."""
+    """Events that one address may send per second, all its sessions together; above that they are refused, and read
+    no faster."""
 
     requests_burst: Count = 5000
     """Events that it may send at once."""
@@ -84,7 +89,7 @@ class GatewaySettings:
     """Seconds that one frame may take to leave."""
 
     idle_timeout_s: Seconds = 900.0
-    """Seconds without an event or an answer after which a connection is closed with 1001."""
+    """Seconds without an event, and without a turn under way, after which a connection is closed with 1001."""
 
     max_session_s: Seconds = 3600.0
     """Seconds after which a connection is closed with 1001, whatever it does."""
@@ -105,7 +110,7 @@ class GatewaySettings:
     """Seconds that a record may take to stand in the log."""
 
     drain_s: Seconds = 10.0
-    """Seconds that running turns get on shutdown."""
+    """Seconds that running turns get on shutdown; after that they fail, and the clients are told."""
 
     ping_interval_s: Seconds = 20.0
     """Seconds between the pings of an open connection."""
@@ -114,4 +119,8 @@ class GatewaySettings:
     """Seconds after which an unanswered ping ends it."""
 
     origins: tuple[str, ...] = ()
-    """Web origins that may connect, besides the gateway's own and clients that name none; `*` is any."""
+    """Web origins that may connect, besides the gateway's own and clients that name none; `*` is any. On a loopback
+    address its own are those of this machine alone, whatever a page's host name is."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of the proxies whose `X-Forwarded-For` is believed; `*` is any, none: nobody's."""

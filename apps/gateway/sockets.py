@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from apps.gateway.connection import TOO_MUCH, Codec, Connection
 from apps.gateway.hub import Hub
 from apps.gateway.items import new_id
-from apps.gateway.limits import Limits, client_of, origin_allowed
+from apps.gateway.limits import Limits, client_of, is_loopback, origin_allowed
 from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.chat import NAME, Chat
@@ -29,6 +29,7 @@ from pipeline.errors import UnknownModel
 log = logging.getLogger(__name__)
 
 CHAT_PREFIX = "chat."
+DEFAULT = "default"
 SUBPROTOCOL = "realtime"
 TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -40,11 +41,7 @@ class Sockets:
         self, hub: Hub, limits: Limits, settings: GatewaySettings, metrics: GatewayMetrics, models: tuple[str, ...]
     ) -> None:
         self._hub, self._limits, self._settings, self._metrics = hub, limits, settings, metrics
-        self._models: Mapping[str, str] = {
-            "default": models[0],
-            **settings.model_aliases,
-            **{name: name for name in models},
-        }
+        self._models: Mapping[str, str] = {**settings.model_aliases, **{name: name for name in models}}
         self._known = models
 
     async def realtime(self, websocket: WebSocket) -> None:
@@ -119,10 +116,11 @@ class Sockets:
             lasted = now - connection.opened_at
             log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, reason)
 
-    def _terms(self, websocket: WebSocket, client: str, model: str) -> Terms:
+    def _terms(self, websocket: WebSocket, client: str, model: str | None) -> Terms:
         trace = websocket.headers.get("traceparent", "")
         return Terms(
-            model=model,
+            model=model or self._known[0],
+            asked=model,
             partition=self._hub.partition(),
             settings=self._settings,
             metrics=self._metrics,
@@ -131,8 +129,11 @@ class Sockets:
             trace=trace if TRACE.fullmatch(trace) else None,
         )
 
-    def _model(self, websocket: WebSocket) -> str:
-        asked = websocket.query_params.get("model") or "default"
+    def _model(self, websocket: WebSocket) -> str | None:
+        """The model that the client asks for; None where it leaves that to the stages."""
+        asked = websocket.query_params.get("model") or DEFAULT
+        if asked == DEFAULT:
+            return None
         if asked not in self._models:
             unknown = UnknownModel(asked[:100], known=self._known)
             raise Refusal(unknown.code, str(unknown), param=unknown.param)
@@ -164,7 +165,9 @@ class Sockets:
             self._limits.release(client)
 
     def _check(self, websocket: WebSocket) -> None:
-        if not origin_allowed(websocket.headers.get("origin"), websocket.headers.get("host"), self._settings.origins):
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+        local = is_loopback(self._settings.host)
+        if not origin_allowed(origin, host, self._settings.origins, local=local):
             raise Refusal("origin_not_allowed", "pages from this origin may not connect", kind="permission_error")
         if self._hub.seats.draining:
             raise shutting_down()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from apps.gateway import events
 from apps.gateway.answer import GAP, LATE, Answer
-from apps.gateway.conversation import Conversation
+from apps.gateway.conversation import ROOT, Conversation
 from apps.gateway.events import Event
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
@@ -72,6 +72,11 @@ class Turns:
     def current(self) -> Answer | None:
         """The one response that writes to the conversation."""
         return next((answer for answer in self._answers.values() if answer.in_conversation), None)
+
+    @property
+    def beside(self) -> int:
+        """The number of those that do not."""
+        return sum(not answer.in_conversation for answer in self._answers.values())
 
     # -- begin and cancel
 
@@ -166,22 +171,27 @@ class Turns:
         if answer.opened:
             return [answer.grow(text)]
         self._metrics.first_token.observe(max(0.0, time.monotonic() - answer.asked_at))
-        return [*self._open(answer), answer.grow(text)]
+        return [*self._open(answer), answer.grow(text), *self._forgotten()]
 
     def _open(self, answer: Answer) -> list[Event]:
         previous = None
         if answer.in_conversation:
-            previous = self._conversation.insert(answer.item("in_progress"), after=answer.after)
+            after = next((item for item in reversed(answer.follows) if item in self._conversation), ROOT)
+            previous = self._conversation.insert(answer.item("in_progress"), after=after)
         return answer.open(previous)
 
     def _finish(self, answer: Answer, finished: Finished) -> list[Event]:
         finished = answer.end(finished)
         made = self._open(answer) if finished.status == "completed" and not answer.opened else []
-        made += answer.close(finished)
-        if answer.opened and answer.in_conversation:
+        kept = answer.item_id in self._conversation
+        made += answer.close(finished, kept=kept)
+        if kept:
             self._conversation.replace(answer.item(events.item_status(finished)))
         self._forget(answer, finished.status)
-        return made
+        return [*made, *self._forgotten(), answer.done(finished)]
+
+    def _forgotten(self) -> list[Event]:
+        return [events.deleted(item) for item in self._conversation.forgotten()]
 
     # -- end in any case
 

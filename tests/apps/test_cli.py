@@ -141,6 +141,20 @@ def test_secrets_are_not_shown() -> None:
     assert "hunter2" not in said.stdout
 
 
+def test_a_gateway_is_told_the_stages_model() -> None:
+    """A gateway beside stages with a model of their own takes the same option."""
+    said = penstock("gateway", "--model", "some/model", "--set", "gateway.port=none")
+    assert said.returncode == 2
+    assert "gateway.port" in said.stderr
+
+
+def test_other_machines_are_let_in_on_demand_alone() -> None:
+    """An address that others reach stops the start, and names what allows it."""
+    said = penstock("up", "--host", "0.0.0.0", "--model", "instant")
+    assert said.returncode == 2
+    assert "gateway.public" in said.stderr
+
+
 def test_an_unknown_stage_is_named() -> None:
     """A stage that does not exist stops the start and the others are told."""
     said = penstock("stage", "txt")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from apps.gateway.serve import check_reach
 from apps.settings import load_settings
 from tests.apps.clients import session
 from tests.apps.processes import Penstock, started
@@ -99,6 +100,20 @@ def test_stages_can_be_scaled(services: dict[str, dict[str, Any]]) -> None:
     for name in ("text", "llm", "postprocess"):
         assert "ports" not in services[name]
         assert "container_name" not in services[name]
+
+
+def test_gateways_can_be_scaled(services: dict[str, dict[str, Any]]) -> None:
+    """Several gateways share a range of ports of the host, each with one of its own."""
+    (port,) = services["gateway"]["ports"]
+    first, last = re.fullmatch(r"127\.0\.0\.1:(\d+)-(\d+):8080", port).groups()  # type: ignore[union-attr]
+    assert (first, int(last) - int(first)) == ("8080", 9)
+
+
+def test_the_gateway_may_listen_within_its_container(services: dict[str, dict[str, Any]]) -> None:
+    """The command's address is one that the settings allow."""
+    given = {key: str(value) for key, value in services["gateway"]["environment"].items()}
+    settings = load_settings(given, options=[("gateway.host", services["gateway"]["command"][-1], "--host")]).settings
+    check_reach(settings.gateway)
 
 
 def test_a_port_of_the_host_is_open_to_the_host_alone(services: dict[str, dict[str, Any]]) -> None:

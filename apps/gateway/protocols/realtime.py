@@ -141,5 +141,5 @@ def _invalid(name: str, why: str) -> Refusal:
     if missing := re.search(r"missing required field `(\w+)`", what):
         param = f"{param}.{missing[1]}".lstrip(".")
         return Refusal("missing_required_parameter", f"{name}: {param} is missing", param=param)
-    code = "invalid_type" if what.startswith("Expected `") else "invalid_value"
+    code = "invalid_type" if re.match("Expected `[^`]*`(, got|$)", what) else "invalid_value"
     return Refusal(code, f"{name}: {param}: {what}", param=param or None)

@@ -12,7 +12,7 @@ import websockets
 
 from apps.gateway.protocols.chat import Chat
 from pipeline.messages import Finished, Message, Problem, Turn
-from tests.apps.gateway.harness import DEADLINE_S, Running, echo, gateway, spoken
+from tests.apps.gateway.harness import DEADLINE_S, Running, echo, gateway, spoken, until
 
 Socket = websockets.ClientConnection
 
@@ -160,6 +160,25 @@ async def test_an_answer_under_way_is_told_from_its_beginning_on_return() -> Non
             for piece in (last, end):
                 await running.stages.say(piece, running.stages.headers[0]["reply-to"])
             assert "".join(await frames(socket)) == "a b c<END>"
+
+
+async def test_a_line_that_waited_for_nobody_is_told_on_return() -> None:
+    """Lines that wait while their client stays away are not answered, and it is told so of each, in their order."""
+    async with gateway(answer=lambda turn: (), grace_s=0.3, slack_s=0.1) as running:
+        async with chat(running) as socket:
+            for line in ("one", "two", "three"):
+                await socket.send(line)
+            await asyncio.wait_for(running.stages.asked.get(), DEADLINE_S)
+            await asyncio.sleep(0.1)
+        seat = running.hub.seats.get("chat.s1")
+        assert seat is not None
+        await until(lambda: not len(seat.session.turns))
+        await asyncio.sleep(0.1)
+        async with chat(running) as socket:
+            told = [await frames(socket) for _ in range(3)]
+
+    away = ["<ERROR client_away: nobody waited for the answer>", "<END>"]
+    assert told == [["<END>"], away, away]
 
 
 async def test_the_newest_connection_of_a_session_wins() -> None:

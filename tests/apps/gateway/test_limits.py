@@ -94,6 +94,23 @@ def test_origins(origin: str | None, host: str | None, allowed: tuple[str, ...],
 
 
 @pytest.mark.parametrize(
+    ("host", "may"),
+    [
+        ("localhost:8080", True),
+        ("127.0.0.1:8080", True),
+        ("[::1]:8080", True),
+        ("evil.example:8080", False),
+        ("localhost.evil.example:8080", False),
+        ("", False),
+        ("[", False),
+    ],
+)
+def test_origins_on_this_machine(host: str, may: bool) -> None:
+    """Where only this machine connects, a page that gave its own name this machine's address is none of ours."""
+    assert origin_allowed(f"http://{host}", host, (), local=True) is may
+
+
+@pytest.mark.parametrize(
     ("host", "loopback"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("h.org", False)],
 )

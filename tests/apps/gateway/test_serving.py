@@ -271,6 +271,17 @@ def test_an_address_that_is_not_ours_is_named() -> None:
         listening("192.0.2.1", 0)
 
 
+async def test_no_other_machine_is_let_in_unasked() -> None:
+    """Without API keys an address that others reach is refused by the name of the setting that allows it."""
+    open_to_all = settings(host="0.0.0.0")
+    app = create_app(MemoryBus(), open_to_all, models=("m",), registry=CollectorRegistry())
+    with pytest.raises(SettingsError, match=r"gateway\.public"):
+        await serve(app, open_to_all, stop=asyncio.Event())
+
+    async with gateway(host="0.0.0.0", public=True) as running:
+        assert running.host == "0.0.0.0"
+
+
 def test_small_frames_leave_at_once() -> None:
     """The kernel holds nothing back: with Nagle's algorithm each first token would wait some 40 ms."""
     with listening("127.0.0.1", 0) as taken, socket.create_connection(taken.getsockname()):

@@ -58,12 +58,12 @@ def test_what_the_agents_sdk_sends_by_default_is_accepted() -> None:
 
 
 def test_whatever_the_api_knows_is_echoed() -> None:
-    """Tools of servers, forced tools, ratios of truncation and voices by id come back as they were given."""
+    """Tools of servers and voices by id come back as they were given."""
     desk = Desk()
     given: dict[str, Any] = {
         "tools": [{"type": "mcp", "server_label": "s", "server_url": "https://s.example"}],
-        "tool_choice": {"type": "function", "name": "f"},
-        "truncation": {"type": "retention_ratio", "retention_ratio": 0.8, "token_limits": {"post_instructions": 100}},
+        "tool_choice": "none",
+        "truncation": "auto",
         "max_output_tokens": 77,
         "audio": {
             "output": {"voice": {"id": "v1"}, "speed": 1.2},
@@ -101,6 +101,45 @@ def test_updates_merge_and_null_clears() -> None:
 
     desk.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
     assert desk.session.config.view["audio"]["input"]["turn_detection"] is None
+
+
+def test_turn_detection_is_merged_while_its_type_stays() -> None:
+    """An update of the same type changes what it names; another type is taken as a whole, with its own defaults."""
+    desk = Desk()
+
+    def updated(**detection: Any) -> dict[str, Any]:
+        desk.send("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+        shown: dict[str, Any] = desk.session.config.view["audio"]["input"]["turn_detection"]
+        return shown
+
+    first = updated(type="server_vad", threshold=0.9, idle_timeout_ms=6000)
+    second = updated(type="server_vad", silence_duration_ms=200)
+    third = updated(type="server_vad", threshold=None, idle_timeout_ms=None)
+    other = updated(type="semantic_vad", eagerness="low")
+    again = updated(type="server_vad")
+
+    assert second == {**first, "silence_duration_ms": 200}
+    assert (third["threshold"], third["idle_timeout_ms"], third["silence_duration_ms"]) == (0.5, None, 200)
+    assert other == {
+        "type": "semantic_vad",
+        "eagerness": "low",
+        "create_response": True,
+        "interrupt_response": True,
+    }
+    assert (again["threshold"], again["silence_duration_ms"]) == (0.5, 500)
+
+
+@pytest.mark.parametrize("audio", [None, {"input": None, "output": None}])
+def test_null_clears_the_audio(audio: Any) -> None:
+    """Null for audio, or for a side of it, is the audio of a new session."""
+    desk = Desk()
+    fresh = desk.session.config.view["audio"]
+    desk.send("session.update", session=AGENTS_PY)
+    assert desk.session.config.view["audio"] != fresh
+
+    desk.send("session.update", session={"audio": audio})
+
+    assert desk.session.config.view["audio"] == fresh
 
 
 def test_an_update_in_mid_conversation_counts_from_the_next_turn() -> None:
@@ -186,7 +225,7 @@ def test_responses_beside_the_conversation() -> None:
     """With `conversation: none` a response runs beside, on its own input, and leaves no trace in the conversation."""
     desk = Desk()
     main = desk.ask("question")
-    known = desk.session.conversation.last
+    known = desk.session.conversation.ids[-1]
     items = [user("classify this"), {"type": "item_reference", "id": known}]
     desk.send("response.create", response={"conversation": "none", "input": items, "instructions": "Classify."})
     beside = desk.turns[-1]
@@ -206,15 +245,17 @@ def test_responses_beside_the_conversation() -> None:
 
 
 def test_responses_of_a_session_are_bounded() -> None:
-    """Too many responses at once are refused with a hint when to come back."""
-    desk = Desk(max_responses=2)
+    """Too many beside the conversation are refused with a hint when to come back; its own has its place always."""
+    desk = Desk(max_responses=3)
     for _ in range(2):
         desk.send("response.create", response={"conversation": "none", "input": [user("x")]})
 
     error = error_of(desk.send("response.create", response={"conversation": "none"}))
+    own = desk.ask("hi")
 
     assert error["code"] == "too_many_responses"
     assert error["retry_after"] > 0
+    assert desk.answer(own)["status"] == "completed"
 
 
 def test_items_by_the_clients_ids() -> None:
@@ -319,6 +360,22 @@ def test_a_long_conversation_forgets_its_oldest_exchanges() -> None:
         desk.answer(desk.ask(f"q{number}"), f"a{number}")
 
     assert [u.text for u in desk.ask("q9").conversation] == ["Prompt.", "Rules.", "q7", "a7", "q8", "a8", "q9"]
+
+
+def test_what_a_conversation_forgets_is_told() -> None:
+    """An item that goes for want of room is deleted in the client's eyes, too, after what took its place was added."""
+    desk = Desk(max_conversation_items=3)
+    for number in range(3):
+        desk.say(f"u{number}", id=f"u{number}")
+
+    told = desk.say("u3", id="u3")
+    opened = desk.delta(desk.ask("u4", conversation="auto"), 0, "yes")
+    deleted = [e["item_id"] for e in desk.told.events if e["type"] == "conversation.item.deleted"]
+
+    assert types(told) == ["conversation.item.added", "conversation.item.done", "conversation.item.deleted"]
+    assert types(opened)[-1] == "conversation.item.deleted"
+    assert deleted == ["u0", "u1", "u2"]
+    assert "u2" not in desk.session.conversation
 
 
 def test_too_much_input_is_refused() -> None:

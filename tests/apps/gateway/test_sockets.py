@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,6 +63,53 @@ async def test_pages_from_elsewhere_are_refused() -> None:
     assert evil[1]["code"] == "origin_not_allowed"
 
 
+async def test_a_page_whose_name_leads_here_is_refused() -> None:
+    """On a loopback address a page is not ours for having the name that was connected to: any name may lead here."""
+    async with gateway() as running:
+        name = f"evil.example:{running.port}"
+        options: Any = {"host": "127.0.0.1", "port": running.port, "origin": f"http://{name}"}
+        with pytest.raises(websockets.InvalidStatus) as error:
+            async with websockets.connect(f"ws://{name}/v1/realtime", **options):
+                pass
+        async with connected(running, origin=f"http://{running.host}:{running.port}") as client:
+            await client.ask("hi")
+
+    assert error.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(("trusted", "client"), [((), "127.0.0.1"), (("127.0.0.1",), "9.9.9.9")])
+async def test_only_a_trusted_proxy_names_the_client(
+    trusted: tuple[str, ...], client: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who a client is, is its address; another one is believed of proxies that are set, and of none by default."""
+    caplog.set_level("INFO")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    headers = {"X-Forwarded-For": "9.9.9.9"}
+    async with gateway(trusted_proxies=trusted) as running, connected(running, additional_headers=headers):
+        pass
+
+    assert f"opened by {client} over" in caplog.text
+
+
+async def test_a_client_that_comes_too_often_is_told_when_to_come_back() -> None:
+    """A handshake above the rate is refused with 429 and whole seconds, of which there is one at least."""
+    async with gateway(requests_per_s=10.0, requests_burst=1) as running, connected(running):
+        with pytest.raises(websockets.InvalidStatus) as error:
+            async with websockets.connect(f"{running.ws}/v1/realtime"):
+                pass
+
+    assert error.value.response.status_code == 429
+    assert error.value.response.headers["Retry-After"] == "1"
+
+
+async def test_a_refusal_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    """A handshake that is refused in words leaves no error in the log."""
+    async with gateway() as running:
+        await refused(running, origin="https://evil.example")
+
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_sessions_are_bounded() -> None:
     """One session too many is refused with 503 and a hint, and let in when another has gone."""
     async with gateway(max_sessions=1) as running:
@@ -74,14 +122,14 @@ async def test_sessions_are_bounded() -> None:
 
 
 async def test_an_alias_names_a_model() -> None:
-    """A name that is configured as an alias, `default` and none at all lead to a model that is served."""
+    """A name that is configured as an alias leads to its model; `default` and none at all to whichever is served."""
     async with gateway(model_aliases={"gpt-realtime": "penstock-tiny"}) as running:
         for query in ("?model=gpt-realtime", "?model=default", "", "?model=penstock-tiny"):
             async with connected(running, query) as client:
                 await client.ask("hi")
 
     served = [turn.model for turn in running.stages.turns]
-    assert served == ["penstock-tiny", "penstock-demo", "penstock-demo", "penstock-tiny"]
+    assert served == ["penstock-tiny", None, None, "penstock-tiny"]
 
 
 async def test_transcription_sessions_are_refused_in_words() -> None:
@@ -198,6 +246,18 @@ async def test_an_idle_connection_is_told_and_closed() -> None:
     async with gateway(idle_timeout_s=0.2) as running, connected(running) as client:
         assert (await client.until("error"))["error"]["code"] == "session_expired"
         assert await client.closed() == (1001, "session_expired")
+
+
+async def test_an_answer_keeps_a_connection_from_being_idle() -> None:
+    """While a turn is under way nothing has to be heard, and the wait begins anew with its end."""
+    times: Any = {"idle_timeout_s": 0.6, "turn_timeout_s": 1.2, "slack_s": 0.1}
+    async with gateway(answer=silent, **times) as running, connected(running) as client:
+        await client.say("hi")
+        await client.send("response.create")
+        await client.until("response.done")
+        done = time.monotonic()
+        assert (await client.until("error"))["error"]["code"] == "session_expired"
+        assert time.monotonic() - done > 0.3
 
 
 async def test_a_session_has_a_longest_time() -> None:

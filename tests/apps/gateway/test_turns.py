@@ -20,7 +20,7 @@ DOWN = BusUnavailable("nowhere", "test")
 
 
 def test_a_turn_is_complete_in_itself() -> None:
-    """A turn carries the conversation, a seed, the model, and headers that bring its replies home in time."""
+    """A turn carries the conversation, a seed, a model only if one was asked for, and headers that bring it home."""
     desk = Desk(instructions="Be kind.", turn_timeout_s=30.0)
 
     turn = desk.ask("hi")
@@ -28,7 +28,7 @@ def test_a_turn_is_complete_in_itself() -> None:
     (headers,) = desk.headers
     assert [(u.role, u.text) for u in turn.conversation] == [("system", "Be kind."), ("user", "hi")]
     assert turn.sampling.seed > 0
-    assert turn.model == "penstock-demo"
+    assert turn.model is None
     assert (headers[REPLY_TO], headers[TURN], headers[TENANT]) == (str(PARTITION), turn.turn, "default")
     assert 29 < float(headers[DEADLINE]) - time.time() < 31
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", headers[TRACE])
@@ -341,6 +341,24 @@ def test_an_answer_deleted_while_it_is_written_is_not_kept() -> None:
     item = desk.delta(turn, 0, "answer")[0]["item"]["id"]
     desk.send("conversation.item.delete", item_id=item)
 
-    desk.finish(turn, length=6)
+    told = desk.finish(turn, length=6)
 
     assert [item.text for item in desk.session.conversation] == ["question"]
+    assert "conversation.item.done" not in types(told)
+    assert told[-1]["response"]["output"][0]["id"] == item
+
+
+def test_an_answer_keeps_its_place_when_what_it_answers_is_deleted() -> None:
+    """Without the item that it answers, an answer stands where that was, not behind what was said since."""
+    desk = Desk()
+    desk.say("before", id="u0")
+    desk.say("question", id="u1")
+    desk.send("response.create")
+    desk.send("conversation.item.delete", item_id="u1")
+    desk.say("next question")
+
+    opened = desk.delta(desk.turns[-1], 0, "answer")
+    desk.finish(desk.turns[-1], length=6)
+
+    assert [item.text for item in desk.session.conversation] == ["before", "answer", "next question"]
+    assert opened[1]["previous_item_id"] == "u0"
