@@ -23,7 +23,7 @@ RETRY = "retry"
 PASSED_ON = (REPLY_TO, TURN, DEADLINE, TENANT, TRACE, RETRY)
 
 RETRIED = "retried"
-"""Marks a record of `dead-letters` as a note without a value: the letter at this place (partition:offset) was retried."""
+"""Marks a record of `dead-letters` as a note without a value: the letter at partition:offset was retried."""
 
 EPOCH = "epoch"
 """Set by a journalling stage: the offset of the claim under which its owner publishes. A lower one than the highest

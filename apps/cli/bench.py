@@ -85,12 +85,12 @@ def bus(
         list[int] | None, typer.Option("--keys", help="Concurrent keys; repeatable.", show_default="1, 8, 64, 512")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each system, in alternating order.")] = 5,
-    messages: Annotated[int, typer.Option(min=1, help="Messages in a round's backlog.")] = 6000,
+    messages: Annotated[int, typer.Option(min=1, help="Messages in a round's backlog.")] = 20_000,
     json: Json = None,
     config: Config = None,
     sets: Sets = None,
 ) -> None:
-    """One stage between two topics: ours, bare aiokafka and FastStream, in one run. Leaves its topics behind."""
+    """One stage between two topics: ours, bare aiokafka and FastStream, in one run."""
     from apps.bench.bus import Plan, run
 
     settings = settings_of(config, given(sets, kafka=kafka))
