@@ -20,7 +20,8 @@ from pipeline.memory import MemoryBus
 from pipeline.messages import Finished
 from pipeline.topics import REPLIES, TURNS
 from tests.apps.gateway.harness import DEADLINE_S, Running, connected, echo, gateway, settings, text_of
-from tests.apps.gateway.test_sockets import refused, silent
+from tests.apps.gateway.test_admission import refused
+from tests.apps.gateway.test_sockets import silent
 
 
 class Breakable(MemoryBus):
