@@ -19,6 +19,8 @@ from tests.servers import unused_port
 
 STARTED_S = 120.0
 POLL_S = 0.02
+TOLD_S = 5.0
+"""Workers tell once a second what they have in hand; an answer that is over sooner was too short."""
 ON_ITS_WAY_S = 0.02
 """A token that was published before its worker's death may reach the client so much later."""
 
@@ -60,9 +62,9 @@ class Deployment:
         assert answer is not None
         return report_of(answer)
 
-    async def until(self, holds: Callable[[list[Row]], bool]) -> list[Row]:
+    async def until(self, holds: Callable[[list[Row]], bool], *, within_s: float = STARTED_S) -> list[Row]:
         """The workers, once `holds` is true of them."""
-        async with asyncio.timeout(STARTED_S):
+        async with asyncio.timeout(within_s):
             while not holds(rows := (await asyncio.to_thread(self.report)).workers):  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
         return rows
@@ -97,11 +99,9 @@ class Talk:
         self.text = "".join(part["text"] for item in ended["output"] for part in item["content"])
         assert self.text == self._client.text
 
-    def silence(self, at: float) -> float:
-        """Seconds between the last token before `at` and the next."""
-        before = [one for one in self.times if one <= at + ON_ITS_WAY_S]
-        after = [one for one in self.times if one > at + ON_ITS_WAY_S]
-        return after[0] - before[-1] if before and after else 0.0
+    def wait(self, at: float) -> float:
+        """Seconds from `at` to the next token that was not on its way then; none if the answer was over."""
+        return next((one - at for one in self.times if one > at + ON_ITS_WAY_S), 0.0)
 
 
 async def answers(talks: Sequence[Talk], response: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ async def struck(
 ) -> tuple[Row, float]:
     """Let all ask at once, and send a signal to the busiest worker when every answer has `characters`.
 
-    Gives that worker, and the longest silence that one of them met, in seconds.
+    Gives that worker, and how many seconds from then on the last of them waited for the next token.
     """
     begun = [asyncio.Event() for _ in talks]
     async with asyncio.TaskGroup() as tasks:
@@ -124,11 +124,11 @@ async def struck(
             tasks.create_task(talk.ask(response, began=began, characters=characters))
         for began in begun:
             await began.wait()
-        victim = max((await asyncio.to_thread(deployment.report)).workers, key=lambda row: row.in_hand)
-        assert victim.in_hand, "nobody works"
+        rows = await deployment.until(lambda rows: any(row.in_hand for row in rows), within_s=TOLD_S)
+        victim = max(rows, key=lambda row: row.in_hand)
         strike(victim, number)
         at = time.monotonic()
-    return victim, max(talk.silence(at) for talk in talks)
+    return victim, max(talk.wait(at) for talk in talks)
 
 
 def strike(row: Row, number: signal.Signals) -> None:

@@ -34,7 +34,7 @@ def say(text: str) -> None:
 
 
 async def measure(chosen: argparse.Namespace, folder: Path, bootstrap: str) -> list[float]:
-    """Strike so often, and return the longest silence that a client met each time."""
+    """Strike so often, and return how long the last client waited for its next token each time, in seconds."""
     prefix = f"gaps-{os.getpid()}-"
     await create_topics(KafkaSettings(bootstrap=bootstrap, topic_prefix=prefix), ROUTE, partitions=8)
     environment = {
@@ -53,7 +53,7 @@ async def measure(chosen: argparse.Namespace, folder: Path, bootstrap: str) -> l
         "seed": 11,
     }
     number = signal.Signals[f"SIG{chosen.signal}"]
-    silences = []
+    waits = []
     async with AsyncExitStack() as stack:
         deployment = Deployment(stack, folder, environment)
         supervisor = deployment.supervise("--replicas", str(chosen.replicas), "--standby", str(chosen.standby))
@@ -65,14 +65,14 @@ async def measure(chosen: argparse.Namespace, folder: Path, bootstrap: str) -> l
             third = len(expected) // 3
             for kill in range(chosen.kills):
                 await deployment.settled(chosen.replicas, chosen.standby)
-                victim, silence = await struck(deployment, clients, response, number, characters=third)
+                victim, waited = await struck(deployment, clients, response, number, characters=third)
                 equal = sum(talk.text == expected for talk in clients)
-                silences.append(silence)
+                waits.append(waited)
                 told = f"{equal}/{len(clients)} equal  load {os.getloadavg()[0]:.1f}"
-                say(f"{kill + 1:3}  {victim.name}  {silence * 1000:7.0f} ms  {told}")
+                say(f"{kill + 1:3}  {victim.name}  {waited * 1000:7.0f} ms  {told}")
         finally:
             shutil.copy(supervisor._log, "/tmp/penstock-gaps.log")
-    return silences
+    return waits
 
 
 def main() -> None:
@@ -91,14 +91,14 @@ def main() -> None:
     began = time.monotonic()
     try:
         with services.kafka() as kafka:
-            silences = sorted(asyncio.run(measure(chosen, folder, kafka.bootstrap)))
+            waits = sorted(asyncio.run(measure(chosen, folder, kafka.bootstrap)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    last = silences[min(len(silences) - 1, int(0.95 * len(silences)))]
+    last = waits[min(len(waits) - 1, int(0.95 * len(waits)))]
     say(
-        f"the longest silence of a client (tokens come every {chosen.pace * 1000:.0f} ms): "
-        f"p50 {statistics.median(silences) * 1000:.0f} ms, p95 {last * 1000:.0f}, max {silences[-1] * 1000:.0f}; "
-        f"{len(silences)} times SIG{chosen.signal}, {chosen.replicas} + {chosen.standby} workers, "
+        f"from the signal to the next token (they come every {chosen.pace * 1000:.0f} ms), the last client's: "
+        f"p50 {statistics.median(waits) * 1000:.0f} ms, p95 {last * 1000:.0f}, max {waits[-1] * 1000:.0f}; "
+        f"{len(waits)} times SIG{chosen.signal}, {chosen.replicas} + {chosen.standby} workers, "
         f"{time.monotonic() - began:.0f} s"
     )
 
