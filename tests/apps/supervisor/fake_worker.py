@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -62,7 +63,8 @@ class FakeWorker:
         if (status := does.get("exits")) is not None:
             sys.stderr.write(does.get("complaint", "") + "\n")
             sys.exit(status)
-        time.sleep(does.get("loads_s", 0.0))
+        if (loads_s := does.get("loads_s")) and select.select([sys.stdin], [], [], loads_s)[0]:
+            sys.exit(1)  # nothing is ordered before it is warm: the supervisor is gone
         threading.Thread(target=self.keep_beating, daemon=True).start()
         self.change(phase="warm")
         for text in sys.stdin:
