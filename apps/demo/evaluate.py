@@ -33,10 +33,6 @@ GAMMA = 4
 LONGEST = 260
 BATCH = 32
 HELLO = "Hello! "
-FREE = {
-    "second": ("The second set", "Typed after the training, before any model had answered them; quoted as the result."),
-    "first": ("The first set", "Typed before the model said anything."),
-}
 COUNTS = {"single": 300, "several": 120, "outside": 200, "echo": 150}
 
 Dialogue = list[Turn]
@@ -231,14 +227,18 @@ def judged(verdicts: Sequence[Verdict], at: int, replies: Sequence[str]) -> Verd
     return {"ok": False, "why": "not judged", "replies": list(replies)}
 
 
-def free(chat: Chat, name: str, console: Console) -> tuple[dict[str, int], list[str]]:
-    """Answer a set of freely typed questions: what was accepted by hand, and all of it as Markdown."""
-    talks = [item["turns"] for item in json.loads((FOLDER / f"free_{name}.json").read_text(encoding="utf-8"))]
-    verdicts_file = FOLDER / f"free_{name}_verdicts.json"
-    verdicts = json.loads(verdicts_file.read_text(encoding="utf-8")) if verdicts_file.exists() else []
+def free(chat: Chat, console: Console) -> dict[str, int]:
+    """Answer the freely typed questions, and write them out: what was accepted by hand."""
+    talks = [item["turns"] for item in json.loads((FOLDER / "free.json").read_text(encoding="utf-8"))]
+    verdicts = json.loads((FOLDER / "free_verdicts.json").read_text(encoding="utf-8"))
     said = converse(chat, talks)
     found = [judged(verdicts, at, replies) for at, replies in enumerate(said)]
-    lines: list[str] = []
+    lines = [
+        "# Freely typed questions",
+        "",
+        "Typed by somebody who had seen neither grammar nor reply. Judged by hand: would a person accept the answer?",
+        "",
+    ]
     for at, (talk, replies, verdict) in enumerate(zip(talks, said, found, strict=True)):
         why = f" ({verdict['why']})" if verdict["why"] else ""
         lines.append(f"{at + 1}. **{'accepted' if verdict['ok'] else 'not accepted'}**{why}")
@@ -247,18 +247,8 @@ def free(chat: Chat, name: str, console: Console) -> tuple[dict[str, int], list[
     good = sum(verdict["ok"] for verdict in found)
     lines += ["", f"Accepted: {good} of {len(talks)}.", ""]
     console.print("\n".join(lines), markup=False)
-    return {"accepted": good, "of": len(talks)}, lines
-
-
-def free_sets(chat: Chat, console: Console) -> dict[str, dict[str, int]]:
-    """Both sets of freely typed questions, written out."""
-    page = ["# Freely typed questions", "", "Judged by hand: would a person accept the answer?", ""]
-    results: dict[str, dict[str, int]] = {}
-    for name, (title, note) in FREE.items():
-        results[name], lines = free(chat, name, console)
-        page += [f"## {title}", "", note, "", *lines]
-    (FOLDER / "free_questions.md").write_text("\n".join(page), encoding="utf-8")
-    return results
+    (FOLDER / "free_questions.md").write_text("\n".join(lines), encoding="utf-8")
+    return {"accepted": good, "of": len(talks)}
 
 
 def main(
@@ -276,7 +266,7 @@ def main(
         freeze(test)
         return
     target = Chat(models / "target")
-    freely = free_sets(target, console)
+    freely = free(target, console)
     if free_only:
         return
     marks = check(target, test)
@@ -285,8 +275,7 @@ def main(
         "right_percent": shares(marks),
         "word_for_word_percent": shares(marks, "same"),
         "turns": len(marks),
-        "free": freely["second"],
-        "free_first_set": freely["first"],
+        "free": freely,
     }
     for name in ("target", "draft"):
         ledger = models / name / "training.json"
