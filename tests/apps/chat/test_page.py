@@ -85,7 +85,7 @@ async def test_a_conversation(shop: Penstock, browse: Visit, screen: dict[str, o
     await visitor.ask("When are you open?")
     first = await finished(visitor, 1)
     seen = await visitor.page.evaluate("window.seen")
-    assert len(seen) >= 2
+    assert seen, "the answer came all at once"
     assert len(seen[0]) < len(first[0])
     assert all(first[0].startswith(text) for text in seen)
 
