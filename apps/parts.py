@@ -234,7 +234,7 @@ def _instant(tokenizer: PreTrainedTokenizerBase) -> InstantEngine:
 
 
 class Paced:
-    """An engine that rests after each run, for demonstrations and tests of slowness."""
+    """An engine that speaks token by token and rests after each, for demonstrations and tests of slowness."""
 
     def __init__(self, engine: Engine, pause: float) -> None:
         self._engine = engine
@@ -244,5 +244,8 @@ class Paced:
         """See `Engine.generate`."""
         async with aclosing(self._engine.generate(prompt)) as runs:
             async for run in runs:
-                yield run
+                for token in run.ids[:-1]:
+                    yield Run((token,), None, run.cached_tokens)
+                    await asyncio.sleep(self._pause)
+                yield Run(run.ids[-1:], run.finish, run.cached_tokens)
                 await asyncio.sleep(self._pause)

@@ -65,7 +65,7 @@ class ModelSettings:
     disk_mb: Annotated[int, Meta(ge=0)] = 1024
     """Megabytes of files there, the least recently used dropped first; 0 is no such files."""
     pace_s: Annotated[float, Meta(ge=0)] = 0.0
-    """Seconds that an answer rests after each run of tokens: for demonstrations and tests of slowness."""
+    """Seconds that an answer rests after each token: for demonstrations and tests of slowness."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def environment(kafka: KafkaService, small_model: Path) -> dict[str, str]:
         "PENSTOCK_KAFKA_SESSION_TIMEOUT_MS": "6000",
         "PENSTOCK_MODEL_NAME": str(small_model),
         "PENSTOCK_MODEL_THREADS": "1",
-        "PENSTOCK_MODEL_PACE_S": "0.12",
+        "PENSTOCK_MODEL_PACE_S": "0.06",
     }
 
 
