@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 
+from apps.gateway.door import Door
 from apps.gateway.hub import Hub
 from apps.gateway.limits import Limits
 from apps.gateway.metrics import GatewayMetrics
@@ -43,7 +44,9 @@ def create_app(
     """
     metrics = GatewayMetrics(registry)
     hub = Hub(bus, settings, metrics)
-    sockets = Sockets(hub, Limits(settings), settings, metrics, models)
+    limits = Limits(settings)
+    door = Door(settings, limits)
+    sockets = Sockets(hub, door, limits, settings, metrics, models)
     app = Starlette(
         routes=[
             WebSocketRoute("/v1/realtime", sockets.realtime),

@@ -22,6 +22,7 @@ from apps.gateway.outgoing import Outgoing
 from apps.gateway.protocols.realtime import error_event
 from apps.gateway.refusal import LIMITED, RESTARTING, Refusal, shutting_down
 from apps.gateway.settings import GatewaySettings
+from apps.gateway.tenants import OF_ALL
 from apps.gateway.turns import Position, Turns
 from pipeline.messages import Message, Problem, Told, Turn, Utterance
 from pipeline.telemetry import new_traceparent
@@ -39,7 +40,8 @@ class Terms:
 
     `model` is said to answer it, and `asked` is what the stages are asked for (None: whichever is theirs); `partition`
     is the one of `replies` where it reads back what its client is told; `trace` is the W3C trace context of whoever
-    opened it, if there is one; `draining` says whether nothing new is to begin.
+    opened it, if there is one; `draining` says whether nothing new is to begin; `tenant` is whose it is; `admit_turn`
+    refuses a turn where its tenant has had its share.
     """
 
     model: str
@@ -50,6 +52,8 @@ class Terms:
     asked: str | None = None
     trace: str | None = None
     draining: Callable[[], bool] = lambda: False
+    tenant: str = OF_ALL
+    admit_turn: Callable[[], None] = lambda: None
 
 
 class Session:
@@ -64,7 +68,7 @@ class Session:
         self.conversation = Conversation(
             max_items=settings.max_conversation_items, max_bytes=settings.max_conversation_bytes
         )
-        self.turns = Turns(name, terms.partition, self.conversation, settings, terms.metrics)
+        self.turns = Turns(name, terms.partition, self.conversation, settings, terms.metrics, terms.tenant)
         self._conversation_id = new_id(CONVERSATION)
 
     # -- what the client asks
@@ -172,6 +176,7 @@ class Session:
         _check_metadata(options.metadata)
         sampling = self.config.sampling(options)
         said = self._context(options)
+        self.terms.admit_turn()
         now = time.monotonic()
         view = events.response(
             new_id("resp"),

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct, structs
 
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+
+
+@dataclass(frozen=True)
+class TenantLimits:
+    """What one tenant may do at one gateway, all its clients together."""
+
+    sessions: Count = 500
+    """Open connections of one tenant. This and the limits below hold besides those of an address, and where keys or
+    tokens tell tenants apart; `[gateway.tenants.NAME]` says otherwise for one of them."""
+
+    events_per_s: Seconds = 1000.0
+    """Events that it may send per second; above that they are refused, and read no faster."""
+
+    events_burst: Count = 10_000
+    """Events that it may send at once."""
+
+    turns_per_minute: Count = 6000
+    """Responses that it may begin per minute, so many of them at once."""
+
+    turns: Count = 500
+    """Responses of it that may run at once."""
+
+
+class OwnLimits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is otherwise for one tenant."""
+
+    sessions: Count | None = None
+    events_per_s: Seconds | None = None
+    events_burst: Count | None = None
+    turns_per_minute: Count | None = None
+    turns: Count | None = None
+
+    def over(self, others: TenantLimits) -> TenantLimits:
+        """Its limits, where `others` hold for what it does not name."""
+        return replace(others, **{name: value for name, value in structs.asdict(self).items() if value is not None})
+
+
+NO_TENANTS: Mapping[str, OwnLimits] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -72,6 +110,11 @@ class GatewaySettings:
 
     requests_burst: Count = 5000
     """Events that it may send at once."""
+
+    tenant: TenantLimits = field(default_factory=TenantLimits)
+    tenants: Mapping[str, OwnLimits] = field(default_factory=lambda: NO_TENANTS)
+    """What is otherwise for single tenants: a table `[gateway.tenants.NAME]` with some of the names in
+    `[gateway.tenant]`."""
 
     max_responses: Count = 4
     """Responses of one session that may run at once: one in the conversation, the others beside it."""

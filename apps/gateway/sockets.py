@@ -7,15 +7,14 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
-from math import ceil
 
-from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from apps.gateway.connection import TOO_MUCH, Codec, Connection
+from apps.gateway.door import Door, denial
 from apps.gateway.hub import Hub
 from apps.gateway.items import new_id
-from apps.gateway.limits import Limits, client_of, is_loopback, origin_allowed
+from apps.gateway.limits import Limits
 from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.chat import NAME, Chat
@@ -24,6 +23,7 @@ from apps.gateway.refusal import LIMITED, Refusal, shutting_down
 from apps.gateway.seats import Seat
 from apps.gateway.session import Session, Terms
 from apps.gateway.settings import GatewaySettings
+from apps.gateway.tenants import Client
 from pipeline.errors import UnknownModel
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,16 @@ class Sockets:
     """The endpoints of one gateway. `models` are the names that are served, the first by default."""
 
     def __init__(
-        self, hub: Hub, limits: Limits, settings: GatewaySettings, metrics: GatewayMetrics, models: tuple[str, ...]
+        self,
+        hub: Hub,
+        door: Door,
+        limits: Limits,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
+        models: tuple[str, ...],
     ) -> None:
-        self._hub, self._limits, self._settings, self._metrics = hub, limits, settings, metrics
+        self._hub, self._door, self._limits = hub, door, limits
+        self._settings, self._metrics = settings, metrics
         self._models: Mapping[str, str] = {**settings.model_aliases, **{name: name for name in models}}
         self._known = models
 
@@ -78,18 +85,19 @@ class Sockets:
                 return
             await self._serve(websocket, seat, codec, client)
 
-    def _chat_seat(self, websocket: WebSocket, client: str) -> Seat:
-        """The session of that name, or a new one; its name cannot be one of ours, because of the prefix."""
+    def _chat_seat(self, websocket: WebSocket, client: Client) -> Seat:
+        """The tenant's session of that name, or a new one; the prefix tells it from ours and from other tenants'."""
         name = websocket.path_params["session"]
         if not NAME.fullmatch(name):
             raise Refusal("invalid_session", "a session's name has 1 to 128 of A-Z a-z 0-9 . _ ~ -")
         model = self._model(websocket)
-        if seat := self._hub.seats.get(CHAT_PREFIX + name):
+        name = f"{CHAT_PREFIX}{client.prefix}{name}"
+        if seat := self._hub.seats.get(name):
             return seat
-        session = LineSession(CHAT_PREFIX + name, self._terms(websocket, client, model))
+        session = LineSession(name, self._terms(websocket, client, model))
         return self._hub.seats.add(session, time.monotonic())
 
-    async def _serve(self, websocket: WebSocket, seat: Seat, codec: Codec, client: str) -> None:
+    async def _serve(self, websocket: WebSocket, seat: Seat, codec: Codec, client: Client) -> None:
         session = seat.session
         connection = Connection(
             websocket,
@@ -105,8 +113,9 @@ class Sockets:
         open_now = self._metrics.connections.labels(codec.name)
         open_now.inc()
         try:
-            await self._hub.pump(session)
-            await connection.run()
+            with self._door.inside(client, connection):
+                await self._hub.pump(session)
+                await connection.run()
         finally:
             open_now.dec()
             now = time.monotonic()
@@ -116,7 +125,7 @@ class Sockets:
             lasted = now - connection.opened_at
             log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, reason)
 
-    def _terms(self, websocket: WebSocket, client: str, model: str | None) -> Terms:
+    def _terms(self, websocket: WebSocket, client: Client, model: str | None) -> Terms:
         trace = websocket.headers.get("traceparent", "")
         return Terms(
             model=model or self._known[0],
@@ -127,7 +136,12 @@ class Sockets:
             rates=lambda: self._limits.rates(client),
             draining=lambda: self._hub.seats.draining,
             trace=trace if TRACE.fullmatch(trace) else None,
+            tenant=client.tenant,
+            admit_turn=lambda: self._limits.admit_turn(client, self._turns_of(client.tenant)),
         )
+
+    def _turns_of(self, tenant: str) -> int:
+        return sum(len(seat.session.turns) for seat in self._hub.seats if seat.session.terms.tenant == tenant)
 
     def _model(self, websocket: WebSocket) -> str | None:
         """The model that the client asks for; None where it leaves that to the stages."""
@@ -146,11 +160,11 @@ class Sockets:
     # -- who comes in
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, websocket: WebSocket) -> AsyncGenerator[str | None, None]:
+    async def _admitted(self, websocket: WebSocket) -> AsyncGenerator[Client | None, None]:
         """The client, counted meanwhile; None if it was refused before the handshake."""
-        client = client_of(websocket.client.host if websocket.client else None)
         try:
-            self._check(websocket)
+            client = self._door.admitted(websocket)
+            self._check()
             self._limits.admit(client)
         except Refusal as refusal:
             with contextlib.suppress(WebSocketDisconnect):
@@ -164,11 +178,7 @@ class Sockets:
         finally:
             self._limits.release(client)
 
-    def _check(self, websocket: WebSocket) -> None:
-        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
-        local = is_loopback(self._settings.host)
-        if not origin_allowed(origin, host, self._settings.origins, local=local):
-            raise Refusal("origin_not_allowed", "pages from this origin may not connect", kind="permission_error")
+    def _check(self) -> None:
         if self._hub.seats.draining:
             raise shutting_down()
         if self._hub.problem:
@@ -177,12 +187,7 @@ class Sockets:
     async def _deny(self, websocket: WebSocket, refusal: Refusal) -> None:
         """Answer the handshake with plain HTTP."""
         self._metrics.refused.labels(refusal.code).inc()
-        statuses = {"origin_not_allowed": 403, "unknown_url": 404, "rate_limit_exceeded": 429}
-        wait = {"Retry-After": str(ceil(refusal.retry_after or 1))} if refusal.kind == LIMITED else {}
-        error = {"type": refusal.kind, "code": refusal.code, "message": refusal.message}
-        await websocket.send_denial_response(
-            JSONResponse({"error": error}, statuses.get(refusal.code, 503), headers=wait)
-        )
+        await websocket.send_denial_response(denial(refusal))
 
     async def _turn_away(self, websocket: WebSocket, codec: Codec, refusal: Refusal) -> None:
         """Say why, where browsers can read it too, and close."""

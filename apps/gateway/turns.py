@@ -21,7 +21,6 @@ from pipeline.topics import CONTROL, REPLIES, TURNS
 
 log = logging.getLogger(__name__)
 
-TENANT_OF_ALL = "default"
 MOST_HELD = 2000
 """Records that may come before their turn's `response.created`."""
 
@@ -40,7 +39,7 @@ class Position(NamedTuple):
 
 
 class Turns:
-    """The responses of session `session`, whose replies go to `partition`. Times are in seconds of one clock."""
+    """The responses of session `session` of `tenant`, whose replies go to `partition`. Times are in s of one clock."""
 
     def __init__(
         self,
@@ -49,8 +48,9 @@ class Turns:
         conversation: Conversation,
         settings: GatewaySettings,
         metrics: GatewayMetrics,
+        tenant: str,
     ) -> None:
-        self._session, self._partition = session, partition
+        self._session, self._partition, self._tenant = session, partition, tenant
         self._conversation = conversation
         self._settings, self._metrics = settings, metrics
         self._answers: dict[str, Answer] = {}
@@ -89,7 +89,7 @@ class Turns:
             REPLY_TO: str(self._partition),
             TURN: answer.id,
             DEADLINE: f"{time.time() + self._settings.turn_timeout_s:.3f}",
-            TENANT: TENANT_OF_ALL,
+            TENANT: self._tenant,
             TRACE: trace,
         }
         key = self._session if answer.in_conversation else f"{self._session}/{answer.id}"

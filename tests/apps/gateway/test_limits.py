@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from apps.gateway.limits import Bucket, Limits, client_of, is_loopback, origin_allowed
+from apps.gateway.limits import Bucket, Limits, address_of, is_loopback, origin_allowed
 from apps.gateway.refusal import Refusal
+from apps.gateway.tenants import Client
 from tests.apps.gateway.harness import settings
+
+A, B, C = Client("a"), Client("b"), Client("c")
 
 
 def test_a_bucket_fills_at_its_rate() -> None:
@@ -30,31 +33,31 @@ def test_what_is_owed_is_paid_for() -> None:
 def test_connections_are_counted_by_client_and_altogether() -> None:
     """Too many connections are refused with a hint; one that ends makes room."""
     limits = Limits(settings(max_sessions=3, max_sessions_per_client=2), clock=lambda: 0.0)
-    limits.admit("a")
-    limits.admit("a")
+    limits.admit(A)
+    limits.admit(A)
     with pytest.raises(Refusal, match="this client"):
-        limits.admit("a")
-    limits.admit("b")
+        limits.admit(A)
+    limits.admit(B)
     with pytest.raises(Refusal, match="all sessions") as refused:
-        limits.admit("c")
+        limits.admit(C)
     assert refused.value.retry_after
 
-    limits.release("a")
-    limits.admit("c")
+    limits.release(A)
+    limits.admit(C)
     assert limits.connections == 3
 
 
 def test_clients_do_not_share_their_rate() -> None:
     """One client's flood costs another nothing, and is told when to come back."""
     limits = Limits(settings(requests_per_s=10.0, requests_burst=2), clock=lambda: 0.0)
-    assert [limits.take("a") for _ in range(2)] == [None, None]
+    assert [limits.take(A) for _ in range(2)] == [None, None]
 
-    refusal = limits.take("a")
+    refusal = limits.take(A)
 
     assert refusal is not None
     assert (refusal.code, refusal.retry_after) == ("rate_limit_exceeded", 0.2)
-    assert limits.take("b") is None
-    assert limits.rates("b")[0]["remaining"] == 1
+    assert limits.take(B) is None
+    assert limits.rates(B)[0]["remaining"] == 1
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ def test_clients_do_not_share_their_rate() -> None:
 )
 def test_a_client_is_an_address(host: str | None, client: str) -> None:
     """Who has a /64 of IPv6 is one client, not very many."""
-    assert client_of(host) == client
+    assert address_of(host) == client
 
 
 @pytest.mark.parametrize(
