@@ -20,7 +20,8 @@
     ├── AddressInUse
     ├── WorkersFailed
     ├── SupervisorRunning
-    └── FolderUnsafe
+    ├── FolderUnsafe
+    └── KeyUnknown
 
 A `TurnRejected` carries a `code` that clients can act on; everything else is loud.
 """
@@ -196,3 +197,11 @@ class FolderUnsafe(PenstockError):
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} must be a folder of this user alone (mode 0700); remove it, or mend that")
         self.path = path
+
+
+class KeyUnknown(PenstockError):
+    """No API key with this id lets anybody in."""
+
+    def __init__(self, key_id: str, where: str) -> None:
+        super().__init__(f"no key {key_id!r} is valid in {where}; `penstock keys list` shows the ids")
+        self.key_id, self.where = key_id, where
