@@ -24,6 +24,7 @@ from apps.demo.product_talk import (
 from apps.demo.shop import PRODUCTS, SYSTEM
 from apps.demo.values import first_name
 from apps.demo.wording import Talk, Turn
+from apps.demo.written import converse, fits, singles, written
 
 # fmt: off
 OTHER_SYSTEMS = (
@@ -32,6 +33,7 @@ OTHER_SYSTEMS = (
 KINDS = {
     "faq": 40.0, "products": 35.0, "orders": 13.0, "names": 7.0, "small_talk": 12.0, "outside": 30.0, "foreign": 2.5,
 }
+WRITTEN_SHARE = 0.45
 # fmt: on
 
 
@@ -71,6 +73,9 @@ def faq(talk: Talk) -> Turn:
 
 def part(talk: Talk) -> tuple[str, str]:
     """A question and its answer, to be joined with another."""
+    if talk.split is Split.TRAIN and talk.rng.random() < 0.25:
+        name, text = talk.rng.choice(singles())
+        return f"! {text.rstrip('?!.')}", load("faq").intents[name].replies[0]
     if talk.rng.random() < 0.6:
         intent = load("faq").pick(talk.rng)
         return say(intent, talk.rng, talk.split), intent.replies[0]
@@ -133,6 +138,9 @@ def dialogue(
     count = turns or length(rng)
     favourite = rng.choices(list(KINDS), list(KINDS.values()))[0]
     for _ in range(count):
+        if split is Split.TRAIN and rng.random() < WRITTEN_SHARE and fits(one := rng.choice(written()), talk):
+            yield from converse(talk, one)
+            continue
         if talk.last == "ask_order" and rng.random() < 0.85:
             yield after_ask(talk)
             continue

@@ -16,6 +16,7 @@ from apps.demo.tokenizer import BOS, END, PAD, SIZE
 
 CONTEXT = 1024
 THETA = 10_000.0
+DROPOUT = 0.1
 
 
 class Shape(NamedTuple):
@@ -118,9 +119,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Same shape as `x`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self._dropped(self.self_attn(self.input_layernorm(x), cos, sin))
+        out: Tensor = x + self._dropped(self.mlp(self.post_attention_layernorm(x)))
         return out
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, DROPOUT, self.training)
 
 
 class Llama(nn.Module):
@@ -183,7 +187,8 @@ def save(model: Llama, folder: Path) -> None:
     fresh.replace(folder / "model.safetensors")
     shape = model.shape
     LlamaConfig(
-        vocab_size=SIZE, hidden_size=shape.width, intermediate_size=shape.hidden, num_hidden_layers=shape.layers,
+        vocab_size=model.embed_tokens.num_embeddings, hidden_size=shape.width,
+        intermediate_size=shape.hidden, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head,
         max_position_embeddings=CONTEXT, rms_norm_eps=1e-5, tie_word_embeddings=True,
         bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD,
@@ -196,10 +201,10 @@ def save(model: Llama, folder: Path) -> None:
 
 
 def load(folder: Path, shape: Shape) -> Llama:
-    """Read back what `save` wrote."""
-    model = Llama(shape)
+    """Read back what `save` wrote, without dropout."""
     weights = {
         name.removeprefix("model."): weight.float() for name, weight in load_file(folder / "model.safetensors").items()
     }
+    model = Llama(shape, len(weights["embed_tokens.weight"])).eval()
     model.load_state_dict(weights)
     return model

@@ -90,7 +90,7 @@ def say(intent: Intent, rng: random.Random, split: Split) -> str:
     Raises:
         NoPhrase: none of its phrases was found to be in `split`.
     """
-    for _ in range(300):
+    for _ in range(300 if intent.phrases else 0):
         phrase = expand(rng.choice(intent.phrases), rng)
         if belongs(phrase, split):
             return phrase

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 PAD, BOS, SYSTEM, USER, ASSISTANT, END = range(6)
 SPECIALS = ("<|pad|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 PIECE = r" ?[A-Za-z]+(?:'[A-Za-z]+)?|[\s\S]"
-SIZE = 2048
+SIZE = 3072
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}<|user|> {{ message['content'] | trim }}"
