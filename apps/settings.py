@@ -19,6 +19,7 @@ from apps.gateway.settings import GatewaySettings
 from apps.supervisor.settings import SupervisorSettings
 from pipeline.errors import SettingsError
 from pipeline.kafka.settings import KafkaSettings
+from pipeline.secret import NO_SECRET, Secret
 from pipeline.settings import Layer, Loaded, from_environment, from_options, from_toml, load
 
 PREFIX = "PENSTOCK_"
@@ -55,6 +56,9 @@ class ModelSettings:
     """Answers that the engine works on at once."""
     queue: Annotated[int, Meta(ge=0)] = 256
     """Answers that may wait for it; more are refused, with a time to come back."""
+    max_wait_s: Seconds = 10.0
+    """Seconds that a turn may wait until the model begins with it; one that would wait longer, by what the model is
+    measured to do, is refused at once, with a time to come back."""
     kv_mb: Positive = 4096
     """Megabytes for the keys and values of running answers; those without room wait."""
     prefix_mb: Annotated[int, Meta(ge=0)] = 256
@@ -120,8 +124,8 @@ class ChatSettings:
 
     url: str = "ws://127.0.0.1:8080"
     """Where the gateway is."""
-    key: str = ""
-    """API key, where the gateway wants one."""
+    key: Secret = NO_SECRET
+    """API key, where the gateway wants one; `file:PATH` is the file that holds it."""
     model: str = ""
     """Name of the model to ask for; none means the gateway's own."""
     session: str = ""

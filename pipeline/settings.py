@@ -23,11 +23,9 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from pipeline.errors import SettingsError
+from pipeline.secret import Secret
 
 T = TypeVar("T")
-
-SECRET = msgspec.Meta(extra={"secret": True})
-"""`Annotated[str, SECRET]` marks a setting whose value is never shown."""
 
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^/@\s]*):([^/@\s]*)@")
 
@@ -147,7 +145,7 @@ def leaves(kind: type[Any], path: str = "") -> dict[str, Leaf]:
         if dataclasses.is_dataclass(hint):
             found |= leaves(typing.cast("type[Any]", hint), name + ".")
         else:
-            found[name] = Leaf(name, hint, _default(field), _is_secret(field.name, hint))
+            found[name] = Leaf(name, hint, _default(field), hint is Secret or Secret in typing.get_args(hint))
     return found
 
 
@@ -170,7 +168,7 @@ def described(kind: type[Any], path: str = "") -> dict[str, str]:
 def shown(leaf: Leaf, value: object) -> str:
     """`value` for people to read: a secret is hidden, and so is a password inside an address."""
     if leaf.secret:
-        return "(hidden)" if value else "(none)"
+        return Secret.shown if value else "(none)"
     if isinstance(value, tuple | list | frozenset | set):
         return ",".join(str(item) for item in value) or "(none)"
     if isinstance(value, Mapping):
@@ -180,12 +178,6 @@ def shown(leaf: Leaf, value: object) -> str:
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _is_secret(name: str, hint: Any) -> bool:
-    marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
-    marked = any(isinstance(mark, msgspec.Meta) and (mark.extra or {}).get("secret") for mark in marks)
-    return marked or name.endswith(("key", "keys", "password", "secret"))
 
 
 def _built(kind: type[T], path: str, values: Mapping[str, Any]) -> T:
@@ -209,7 +201,7 @@ def _built(kind: type[T], path: str, values: Mapping[str, Any]) -> T:
 def _converted(leaf: Leaf, given: Given) -> Any:
     try:
         value = _parsed(given.value, leaf.kind) if given.text else given.value
-        return _bounded(msgspec.convert(value, leaf.kind, strict=not given.text, dec_hook=_path), leaf.kind)
+        return _bounded(msgspec.convert(value, leaf.kind, strict=not given.text, dec_hook=_made), leaf.kind)
     except (ValueError, msgspec.DecodeError) as error:
         why = _expected(leaf.kind) or re.sub(r"(?<=`), got `\w+`| - at `\$.*?`$", "", str(error)).replace("`", "")
         got = "" if leaf.secret else f", got {shown(leaf, given.value)!r}"
@@ -239,10 +231,12 @@ def _expected(kind: Any) -> str:
     return f"expected {getattr(base, '__name__', base)} {' and '.join(bounds)}" if bounds else ""
 
 
-def _path(kind: type[Any], value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
+def _made(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value:
         return Path(value).expanduser()
-    raise ValueError(f"expected {kind.__name__}")
+    if kind is Secret and isinstance(value, str):
+        return Secret.given(value)
+    raise ValueError("expected str" if kind is Secret else f"expected {kind.__name__}")
 
 
 def _parsed(text: str, kind: Any) -> Any:

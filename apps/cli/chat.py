@@ -29,6 +29,6 @@ def chat(
     from apps.chat.line import Line
     from apps.chat.terminal import talk
 
-    line = Line(chosen.url, key=chosen.key, model=chosen.model, session=chosen.session)
+    line = Line(chosen.url, key=chosen.key.reveal(), model=chosen.model, session=chosen.session)
     completed = asyncio.run(talk(line, once=sys.stdin.read().strip() if once == "-" else once))
     raise typer.Exit(0 if completed else 1)

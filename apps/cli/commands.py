@@ -10,6 +10,7 @@ import typer
 from apps.cli.bench import bench
 from apps.cli.chat import chat
 from apps.cli.dead_letters import dead_letters
+from apps.cli.keys import keys
 from apps.cli.serve import gateway, stage, up
 from apps.cli.show import settings
 from apps.cli.status import status
@@ -33,6 +34,7 @@ app.command()(status)
 app.command()(settings)
 app.command()(version)
 app.add_typer(topics, name="topics")
+app.add_typer(keys, name="keys")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(bench, name="bench")
 

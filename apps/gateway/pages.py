@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.datastructures import MutableHeaders
@@ -23,6 +24,10 @@ CHECK_TIMEOUT_S = 2.0
 
 Ready = Callable[[], Awaitable[dict[str, str]]]
 """What is not ready, by name, and why; empty if all is."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Guard = Callable[[Endpoint], Endpoint]
+"""Makes an endpoint one that not everybody may ask."""
 
 POLICY = (
     "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -46,6 +51,10 @@ class StaticMount:
     directory: Path
     path: str = "/"
     shared: tuple[str, ...] = ("widget.js",)
+
+
+def _open(endpoint: Endpoint) -> Endpoint:
+    return endpoint
 
 
 class Headers:
@@ -82,8 +91,15 @@ def shared_paths(mounts: Sequence[StaticMount]) -> frozenset[str]:
     return frozenset(f"{mount.path.rstrip('/')}/{name}" for mount in mounts for name in mount.shared)
 
 
+class Guards(NamedTuple):
+    """What stands before the routes that not everybody may ask; by default nothing."""
+
+    models: Guard = _open
+    metrics: Guard = _open
+
+
 def http_routes(
-    hub: Hub, bus: Bus, models: Sequence[str], ready: Ready | None, registry: CollectorRegistry
+    hub: Hub, bus: Bus, models: Sequence[str], ready: Ready | None, registry: CollectorRegistry, guards: Guards
 ) -> list[BaseRoute]:
     """The routes of the programs' interface."""
 
@@ -117,12 +133,12 @@ def http_routes(
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return [
-        Route("/v1/models", list_models),
-        Route("/v1/models/{name:path}", one_model),
+        Route("/v1/models", guards.models(list_models)),
+        Route("/v1/models/{name:path}", guards.models(one_model)),
         Route("/v1/{path:path}", elsewhere, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         Route("/livez", livez),
         Route("/readyz", readyz),
-        Route("/metrics", metrics),
+        Route("/metrics", guards.metrics(metrics)),
     ]
 
 

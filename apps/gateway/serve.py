@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Generator
 
@@ -51,9 +52,11 @@ async def serve(
 
     Raises:
         AddressInUse: another program listens on the address.
-        SettingsError: there is no such address, or others would reach it, or no such partition of replies.
+        SettingsError: there is no such address, or others would reach it, or no such partition of replies, or the
+            certificate cannot be used.
     """
     check_reach(settings)
+    check_certificate(settings)
     with listening(settings.host, settings.port) as taken:
         try:
             await _serve(app, settings, taken, stop, started)
@@ -115,9 +118,45 @@ def check_reach(settings: GatewaySettings) -> None:
     Raises:
         SettingsError: it would, and it is not.
     """
-    if not settings.public and not is_loopback(settings.host):
-        why = f"other machines reach {settings.host!r}, and there are no API keys; set it to true to let them all in"
+    if not (settings.public or settings.closed or is_loopback(settings.host)):
+        why = (
+            f"other machines reach {settings.host!r}, and there are no API keys; set gateway.keys_file to let in who "
+            "has one, or this to true to let them all in"
+        )
         raise SettingsError("gateway.public", why)
+
+
+def check_certificate(settings: GatewaySettings) -> None:
+    """Have a certificate that can be served, if one is wanted.
+
+    Raises:
+        SettingsError: a file of it cannot be used.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    for name, path, what in (
+        ("gateway.tls_cert", settings.tls_cert, "CERTIFICATE-----"),
+        ("gateway.tls_key", settings.tls_key, "PRIVATE KEY-----"),
+    ):
+        try:
+            if what not in path.read_text(encoding="ascii"):
+                raise SettingsError(name, f"{path} holds none (PEM, `-----BEGIN ... {what}`)")
+        except OSError as error:
+            raise SettingsError(name, f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise SettingsError(name, f"{path} is no PEM file") from None
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert, settings.tls_key, password=_no_passphrase
+        )
+    except (ssl.SSLError, ValueError) as error:
+        why = f"{settings.tls_key} is not the key of {settings.tls_cert}, or needs a passphrase: {error}"
+        raise SettingsError("gateway.tls_key", why) from None
+
+
+def _no_passphrase() -> str:
+    """OpenSSL would otherwise ask on the terminal."""
+    return ""
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -156,4 +195,6 @@ def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(LAST_WORDS_S),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
     )

@@ -4,15 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
 
+from pipeline.secret import NO_SECRET, Secret
+
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+
+Algorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+SHORTEST_SECRET = 32
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """JSON Web Tokens in place of API keys, or beside them."""
+
+    key: Secret = NO_SECRET
+    """The secret that tokens are signed with (HS256, HS384, HS512), 32 bytes at least; `file:PATH` is the file that
+    holds it. With this or one of the next two, tokens are let in."""
+
+    key_file: Path | None = None
+    """File of the public key (PEM) that they are checked with."""
+
+    jwks_file: Path | None = None
+    """File of several public keys with ids (JWKS). Both are read anew when they change."""
+
+    algorithms: tuple[Algorithm, ...] = ()
+    """Algorithms that are taken; none: `HS256` with `key`, else `RS256` and `ES256`."""
+
+    issuer: str = ""
+    """Who must have issued a token; none: anybody with the key."""
+
+    audience: str = ""
+    """For whom it must be meant; none: for anybody."""
+
+    tenant_claim: str = "tenant"
+    """The claim that names the tenant."""
+
+    leeway_s: Annotated[float, Meta(ge=0, le=300)] = 10.0
+    """Seconds by which the clocks may differ."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("key", "key_file", "jwks_file") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.key and len(self.key.reveal().encode()) < SHORTEST_SECRET:
+            raise ValueError(f"key has fewer than {SHORTEST_SECRET} bytes, and could be guessed")
+        symmetric = [name for name in self.allowed if name.startswith("HS")]
+        if given and (symmetric if not self.key else len(symmetric) < len(self.allowed)):
+            raise ValueError(f"algorithms {', '.join(self.allowed)} do not go with {given[0]}")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether tokens are let in."""
+        return bool(self.key or self.key_file or self.jwks_file)
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The algorithms that are taken."""
+        return self.algorithms or (("HS256",) if self.key else ("RS256", "ES256"))
 
 
 @dataclass(frozen=True)
@@ -61,8 +117,21 @@ class GatewaySettings:
     """Address to listen on."""
 
     public: bool = False
-    """Whether that may be an address that other machines reach: there are no API keys, so whoever reaches it is let
-    in."""
+    """Whether that may be an address that other machines reach although nobody needs a key there. With `keys_file` or
+    `jwt` it need not be set."""
+
+    keys_file: Path | None = None
+    """File of the API keys, which `penstock keys` writes; with it nobody is let in without a key. Read anew when it
+    changes."""
+
+    metrics_open: bool = False
+    """Whether `/metrics` needs no key where everything else does."""
+
+    tls_cert: Path | None = None
+    """File of the certificate (PEM, with those between it and its authority), for `https` and `wss`."""
+
+    tls_key: Path | None = None
+    """File of that certificate's private key, without a passphrase."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """Port to listen on; 0 takes a free one."""
@@ -111,7 +180,6 @@ class GatewaySettings:
     requests_burst: Count = 5000
     """Events that it may send at once."""
 
-    tenant: TenantLimits = field(default_factory=TenantLimits)
     tenants: Mapping[str, OwnLimits] = field(default_factory=lambda: NO_TENANTS)
     """What is otherwise for single tenants: a table `[gateway.tenants.NAME]` with some of the names in
     `[gateway.tenant]`."""
@@ -167,3 +235,15 @@ class GatewaySettings:
 
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of the proxies whose `X-Forwarded-For` is believed; `*` is any, none: nobody's."""
+
+    jwt: TokenSettings = field(default_factory=TokenSettings)
+    tenant: TenantLimits = field(default_factory=TenantLimits)
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody is let in without a key or token."""
+        return self.keys_file is not None or self.jwt.wanted

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 CHAT_PREFIX = "chat."
 DEFAULT = "default"
 SUBPROTOCOL = "realtime"
+CHAT = "chat"
+"""What a page offers beside its key: `["chat", "openai-insecure-api-key.KEY"]`."""
 TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -57,8 +59,7 @@ class Sockets:
         async with self._admitted(websocket) as client:
             if client is None:
                 return
-            offered = websocket.scope["subprotocols"]
-            await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+            await _accept(websocket, SUBPROTOCOL)
             try:
                 model = self._model(websocket)
                 if websocket.query_params.get("intent") == "transcription":
@@ -77,7 +78,7 @@ class Sockets:
         async with self._admitted(websocket) as client:
             if client is None:
                 return
-            await websocket.accept()
+            await _accept(websocket, CHAT)
             try:
                 seat = self._chat_seat(websocket, client)
             except Refusal as refusal:
@@ -195,3 +196,8 @@ class Sockets:
         for frame in codec.complaint(refusal):
             await websocket.send_text(frame)
         await websocket.close(TOO_MUCH, f"{refusal.code}: {refusal.message}".encode()[:120].decode(errors="ignore"))
+
+
+async def _accept(websocket: WebSocket, subprotocol: str) -> None:
+    """Let the client in; a browser that offers subprotocols wants one of them back, and it must not be the key."""
+    await websocket.accept(subprotocol if subprotocol in websocket.scope["subprotocols"] else None)

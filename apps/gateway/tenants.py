@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+from pipeline.errors import PenstockError
 
 OF_ALL = "default"
 """The tenant of everybody, where nobody needs a key."""
+
+TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What a tenant's name may be: it stands in headers, names and logs."""
+
+
+class BadCredential(PenstockError):
+    """A key or token that lets nobody in; the text is for the log, and repeats nothing of it."""
 
 
 class Client(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.settings import SECRET
+from pipeline.secret import NO_SECRET, Secret
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -28,8 +28,8 @@ class KafkaSettings:
     """How to log in, where `security_protocol` says SASL."""
     sasl_username: str | None = None
     """Who logs in."""
-    sasl_password: Annotated[str | None, SECRET] = None
-    """With what password."""
+    sasl_password: Secret = NO_SECRET
+    """With what password; `file:PATH` is the file that holds it."""
     tls_ca: str | None = None
     """File of the authorities that may vouch for the brokers; none means the system's own."""
     tls_certificate: str | None = None

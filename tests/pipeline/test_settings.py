@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from pipeline.errors import SettingsError
+from pipeline.secret import NO_SECRET, Secret
 from pipeline.settings import (
-    SECRET,
     Leaf,
     Loaded,
     described,
@@ -38,8 +38,8 @@ class Door:
     most: int | None = None
     share: float = 0.5
     locked: bool = False
-    password: str = ""
-    pin: Annotated[str, SECRET] = ""
+    password: Secret = NO_SECRET
+    pin: Secret | None = None
 
 
 @dataclass(frozen=True)
