@@ -136,7 +136,7 @@ def answered(talk: Talk, parts: tuple[str, ...], text: str) -> Turn:
         talk.product = talk.rng.choice(PRODUCTS)
     if talk.product:
         text = fill_product(talk, text, talk.product)
-    told = [part for part in parts if not (part.startswith("price:") and f"about:{part[6:]}" in parts)]
+    told = [part for part in parts if not repeats(part, parts)]
     said = list(dict.fromkeys(filter(None, (reply(talk, part) for part in told))))
     joined = " ".join(said)
     if parts[0] == "name":
@@ -147,6 +147,11 @@ def answered(talk: Talk, parts: tuple[str, ...], text: str) -> Turn:
     typed = talk.write("! " + text.replace("{o}", ORDER_MARK), ending="")
     talk.last, talk.asked = "written", True
     return Turn(typed, (joined,), parts[0].partition(":")[0], echo)
+
+
+def repeats(part: str, parts: tuple[str, ...]) -> bool:
+    """Is `part` said by another one: a greeting by any answer, a price by what a product is like?"""
+    return (part == "greet" and len(parts) > 1) or (part.startswith("price:") and f"about:{part[6:]}" in parts)
 
 
 def reply(talk: Talk, part: str) -> str:
