@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from apps.disk_metrics import DiskCollector
+from apps.engine_metrics import EngineCollector
 from apps.settings import ModelSettings, StageSettings
 from apps.unstoppable import in_thread
 from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
@@ -59,6 +60,8 @@ class Parts:
     engine: Engine | None = None
     busy_since: Callable[[], float | None] = lambda: None
     """When the model's step in progress began (`time.monotonic`); None: no step is in progress."""
+    takes: int = 0
+    """Turns that the engine takes at once, so that it can tell which of them must wait and which must go."""
 
     def stage(self, name: str, settings: StageSettings) -> Stage:
         """The stage called `name`."""
@@ -70,7 +73,8 @@ class Parts:
             stage = llm_stage(self.engine, max_prompt=self.context - 1)
         else:
             stage = postprocess_stage(Vocabulary(self.tokenizer))
-        return replace(stage, concurrency=settings.concurrency, span=settings.span)
+        concurrency = max(settings.concurrency, self.takes) if name == "llm" else settings.concurrency
+        return replace(stage, concurrency=concurrency, span=settings.span)
 
     def chained(self, names: Sequence[str], settings: StageSettings) -> Stage:
         """The stages called `names` as one."""
@@ -108,7 +112,7 @@ async def loaded(
     if with_engine and model.name != INSTANT:
         async with _engine(model, tell, registry) as (engine, tokenizer, context):
             paced = Paced(engine, model.pace_s) if model.pace_s else engine
-            yield Parts(served_name(model), tokenizer, context, paced, lambda: engine.busy_since)
+            yield Parts(served_name(model), tokenizer, context, paced, lambda: engine.busy_since, engine.takes)
         return
     tokenizer, context = await in_thread(_without_weights, model)
     parts = Parts(served_name(model), tokenizer, context)
@@ -185,10 +189,13 @@ async def _engine(
         draft=draft,
         most=model.batch,
         queue=model.queue,
+        max_wait_s=model.max_wait_s,
         kv_bytes=model.kv_mb << 20,
         prefix_bytes=model.prefix_mb << 20,
         disk=disk,
     )
+    if registry:
+        registry.register(EngineCollector(lambda: engine.state))
     async with engine, asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(_watch(engine))
         yield engine, target.tokenizer, target.context

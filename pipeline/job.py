@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from pipeline.bus import Headers, Record
-from pipeline.headers import DEADLINE, PASSED_ON
+from pipeline.headers import DEADLINE, PASSED_ON, TENANT
 from pipeline.messages import Message
+from pipeline.request import NOBODY, Request
 from pipeline.stage import StopReason
 
 ALL_PASSED_ON = frozenset(PASSED_ON)
@@ -64,6 +65,11 @@ class Job:
         if headers.keys() <= ALL_PASSED_ON:
             return headers
         return {name: headers[name] for name in PASSED_ON if name in headers}
+
+    @property
+    def request(self) -> Request:
+        """Whose turn it is, and until when."""
+        return Request(self.first.headers.get(TENANT) or NOBODY, self._deadline)
 
     def add(self, record: Record, message: Message) -> None:
         """Another message of a folding stage's turn."""

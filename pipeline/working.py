@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from pipeline import request
 from pipeline.answering import Answering
 from pipeline.cancels import Cancels
 from pipeline.holding import Holding, Lane
@@ -152,6 +153,7 @@ class Working:
         if job.id in self._cancelled:
             job.stop("cancelled")
         self._running[job] = None
+        request.begin(job.request)
         try:
             with self._tracing.span(self.stage.name, job.passed_on) as headers:
                 return await self._answering.answer(holding, job, headers, lane)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
-from pipeline.errors import PenstockError
+from pipeline.errors import Overloaded, PenstockError
 from stages.llm.drafter import Drafter
+from stages.llm.fair import FairQueue
 from stages.llm.forward import Work, forward
 from stages.llm.kv import PrefixPool, rounded
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
+from stages.llm.rates import Rates
 from stages.llm.sampling import sample
 from stages.llm.sequence import Sequence
 from stages.llm.stage import Run
@@ -24,11 +27,25 @@ log = logging.getLogger(__name__)
 
 Outcome = tuple[Sequence, Run | Exception]
 
+SOONEST_S = 0.5
+"""Nobody is told to come back sooner."""
+
+
+@dataclass
+class Counts:
+    """What a batch has done since its start, for the metrics. `cancelled_tokens` were chosen for nothing."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cancelled_tokens: int = 0
+    refused: int = 0
+
 
 class Batch:
-    """The sequences being answered (`running`) and those that wait for a place.
+    """The sequences being answered (`running`) and those that wait for a place, at most `queue` of them.
 
-    At most `most` are answered at once, and only as many as find room in `kv_bytes` to their ends, but always one.
+    At most `most` are answered at once, and only as many as find room in `kv_bytes` to their ends, but always one. Who
+    cannot begin in time, by what is known of the `rates`, is refused.
     """
 
     def __init__(
@@ -36,33 +53,61 @@ class Batch:
         model: LoadedModel,
         *,
         most: int,
+        queue: int,
         kv_bytes: int,
         pace: Pace,
+        rates: Rates,
         prefixes: PrefixPool,
         drafter: Drafter | None = None,
     ) -> None:
         self._model = model
-        self._most = most
+        self._most, self._queue = most, queue
         self._positions = kv_bytes // (model.token_bytes + (drafter.token_bytes if drafter else 0))
         self._pace = pace
+        self._rates = rates
         self._prefixes = prefixes
         self._drafter = drafter
         self.running: list[Sequence] = []
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = FairQueue()
+        self.counts = Counts()
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self.running and not self.waiting
 
-    def add(self, sequence: Sequence) -> None:
-        """Answer `sequence` from the next step on, if there is a place."""
-        self.waiting.append(sequence)
+    def add(self, sequence: Sequence) -> list[Outcome]:
+        """Answer `sequence` as soon as it is its turn; what has come at once of it, or of another that had to go."""
+        if sequence.finish is not None:  # it had ended before it came
+            return [(sequence, Run((), sequence.finish))]
+        sequence.cost = self._rates.rest(sequence)
+        wait = 0.0 if sequence.begun else self._wait(sequence)
+        if time.monotonic() + wait > sequence.latest:
+            return [self._refused(sequence, wait)]
+        last = self.waiting.add(sequence, self._queue + max(0, self._most - len(self.running)))
+        return [] if last is None else [self._refused(last, self._wait(last))]
+
+    def _wait(self, sequence: Sequence) -> float:
+        """Seconds until the first token of `sequence`, if it came now.
+
+        The model works off what is before it at its own speed; at the moment at which a place comes free, the answers
+        in the other places are half done on the average.
+        """
+        others = self.waiting.before(sequence) + sum(map(self._rates.rest, self.running))
+        halves = sum(running.cost for running in self.running[1:]) / 2
+        queues = 0.0 if self._has_room(sequence) and not self.waiting else max(0.0, others - halves)
+        return queues + self._rates.first(sequence)
+
+    def _refused(self, sequence: Sequence, wait: float) -> Outcome:
+        self.counts.refused += 1
+        return sequence, Overloaded("the model cannot begin with it in time", retry_after=max(SOONEST_S, wait))
 
     def drop(self, number: int) -> None:
         """Give the sequence of that number up, if it is still there."""
-        self.waiting = deque(sequence for sequence in self.waiting if sequence.number != number)
-        for sequence in [sequence for sequence in self.running if sequence.number == number]:
+        for sequence in [waiting for waiting in self.waiting if waiting.number == number]:
+            self.waiting.remove(sequence)
+        for sequence in [running for running in self.running if running.number == number]:
+            self.counts.cancelled_tokens += sequence.output
             self._release(sequence)
 
     def close(self) -> None:
@@ -73,31 +118,52 @@ class Batch:
 
     def step(self) -> list[Outcome]:
         """Compute some tokens of every running sequence; what has come of it."""
-        outcomes = self._admit()
+        outcomes = self._expire()
+        self._admit()
+        busy, began = bool(self.waiting), time.perf_counter()
         self._speculate()
         works = self._plan()
         if works:
-            began = time.perf_counter()
-            outcomes += self._compute(works)
-            self._pace.saw(sum(work.count for work in works), time.perf_counter() - began)
+            prompt = sum(work.count for work in works if work.sequence.pending > work.sequence.logits)
+            computing = time.perf_counter()
+            chosen = self._compute(works)
+            now = time.perf_counter()
+            self._pace.saw(sum(work.count for work in works), now - computing)
+            self._note(chosen, prompt, now - began, busy=busy)
+            outcomes += chosen
         for sequence, outcome in outcomes:
             if isinstance(outcome, Exception) or outcome.finish is not None:
                 self._release(sequence)
         return outcomes
 
-    def _admit(self) -> list[Outcome]:
-        """Give waiting sequences places; those that had ended before they came need none."""
-        ended: list[Outcome] = []
-        while self.waiting and self._has_room(self.waiting[0]):
-            sequence = self.waiting.popleft()
-            if sequence.finish is not None:
-                ended.append((sequence, Run((), sequence.finish)))
-                continue
+    def _note(self, chosen: Iterable[Outcome], prompt: int, seconds: float, *, busy: bool) -> None:
+        """Learn what things cost. Only of a model with all places taken: that is what those who wait wait for."""
+        runs = [(sequence, run) for sequence, run in chosen if isinstance(run, Run)]
+        output = sum(len(run.ids) for _, run in runs)
+        self.counts.prompt_tokens += prompt
+        self.counts.output_tokens += output
+        if busy:
+            self._rates.saw(prompt, output, seconds)
+        for sequence, run in runs:
+            if run.finish is not None:
+                self._rates.ended(sequence.output)
+
+    def _expire(self) -> list[Outcome]:
+        """Refuse those that waited until it was too late: the model was slower than it was thought."""
+        now = time.monotonic()
+        late = [sequence for sequence in self.waiting if now > sequence.latest]
+        for sequence in late:
+            self.waiting.remove(sequence)
+        return [self._refused(sequence, self._wait(sequence)) for sequence in late]
+
+    def _admit(self) -> None:
+        """Give waiting sequences places, in a fair order."""
+        while (sequence := self.waiting.head) is not None and self._has_room(sequence):
+            self.waiting.take(sequence)
             sequence.kv, sequence.computed = self._prefixes.take(sequence.scope, sequence.ids)
             sequence.kv.most = sequence.most
             sequence.cached = sequence.computed
             self.running.append(sequence)
-        return ended
 
     def _has_room(self, sequence: Sequence) -> bool:
         positions = sum(rounded(running.most) for running in self.running) + rounded(sequence.most)
@@ -162,6 +228,7 @@ class Batch:
         """Give its place away; what it has computed may serve the session's next turn."""
         if sequence in self.running:
             self.running.remove(sequence)
+            self.waiting.charge(sequence, self._rates.spent(sequence) - sequence.cost)
             self._prefixes.put(sequence.scope, sequence.ids[: sequence.computed], sequence.kv)
 
 

@@ -35,9 +35,9 @@ class Costs:
         return self.base + sequences * self.sequence + tokens * self.token
 
 
-def measure(model: LoadedModel) -> Costs:
-    """Time a few steps of `model`."""
-    small, wide, deep = _time(model, 1, 1), _time(model, WIDE, 1), _time(model, WIDE, DEEP)
+def measure(model: LoadedModel, patience_s: float = PATIENCE_S) -> Costs:
+    """Time a few steps of `model`, each kind for `patience_s`."""
+    small, wide, deep = (_time(model, *shape, patience_s) for shape in ((1, 1), (WIDE, 1), (WIDE, DEEP)))
     token = max(0.0, deep - wide) / (WIDE * (DEEP - 1))
     sequence = max(0.0, (wide - small) / (WIDE - 1) - token)
     return Costs(max(small - sequence - token, 1e-9), sequence, token)

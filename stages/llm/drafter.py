@@ -39,10 +39,10 @@ class Drafter:
         self._costs: tuple[Costs, Costs] | None = None
         self._steps = 0
 
-    def prepare(self) -> None:
-        """Measure what guessing costs; takes a second. Until then nothing is guessed."""
+    def prepare(self, model: Costs) -> None:
+        """Measure what guessing costs, for a `model` of such costs. Until then nothing is guessed."""
         if self._length is None:
-            self._costs = measure(self._model), measure(self._draft)
+            self._costs = model, measure(self._draft)
 
     @property
     def token_bytes(self) -> int:

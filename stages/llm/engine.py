@@ -8,30 +8,46 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncGenerator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
+from pipeline import request
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
 from pipeline.messages import Prompt
-from stages.llm.batch import Batch, Outcome
-from stages.llm.costs import prompt_token
+from stages.llm.batch import SOONEST_S, Batch, Counts, Outcome
+from stages.llm.costs import PATIENCE_S, measure, prompt_token
 from stages.llm.disk import LEAST, DiskCache
 from stages.llm.drafter import Drafter
 from stages.llm.kv import PrefixPool
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
+from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
 from stages.llm.stage import Run
 
 log = logging.getLogger(__name__)
 
+BRIEF_S = 0.02
+"""How long to measure what a step costs where only the waiting times depend on it."""
+
 Order = Sequence | int | None
 """To the model thread: answer this sequence; give that number up; None: end."""
+
+
+class State(NamedTuple):
+    """What an engine is doing: sequences that run and that wait, tokens a second with all places taken, and counts."""
+
+    running: int
+    waiting: int
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+    counts: Counts
 
 
 class TorchEngine:
@@ -42,7 +58,9 @@ class TorchEngine:
         draft: A smaller model with the same tokens, which guesses ahead; it changes the speed and not the answers.
         most: Sequences that are computed together.
         kv_bytes: Memory for the keys and values of running sequences; those without room wait.
-        queue: Prompts that wait for a place; more are refused.
+        queue: Prompts that wait for a place; more are refused, those of whom has the most waiting first.
+        max_wait_s: How long a prompt may wait for its first token; one that would wait longer is refused at once, and
+            so is one that would begin only after its request's deadline.
         prefix_bytes: Memory for what finished turns leave to their sessions' next.
         disk: Where that goes for which there is no memory, and all of it at the end. Belongs to the engine.
         pace: How much of a prompt a step computes.
@@ -57,22 +75,27 @@ class TorchEngine:
         most: int = 32,
         kv_bytes: int = 4 << 30,
         queue: int = 256,
+        max_wait_s: float = 10.0,
         prefix_bytes: int = 256 << 20,
         disk: DiskCache | None = None,
         pace: Pace | None = None,
         close_s: float = 10.0,
     ) -> None:
         self._model = model
-        self._room = most + queue
-        self._most = most
+        self.takes = 2 * (most + queue)
+        """Prompts that may come at once: those that run or wait, and as many of which some must be refused."""
+        self._max_wait_s = max_wait_s
         self._close_s = close_s
         self._drafter = Drafter(model, draft) if draft else None
         self._disk = disk
+        self._rates = Rates(most)
         self._batch = Batch(
             model,
             most=most,
+            queue=queue,
             kv_bytes=kv_bytes,
             pace=pace or Pace(),
+            rates=self._rates,
             prefixes=PrefixPool(prefix_bytes, disk),
             drafter=self._drafter,
         )
@@ -81,7 +104,6 @@ class TorchEngine:
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._live, name="penstock-model", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._answer_s = 1.0
         self._died = asyncio.Event()
         self.alive = False
         """Whether prompts are taken."""
@@ -109,35 +131,50 @@ class TorchEngine:
         """Continue `prompt`; see `Engine`."""
         if not self.alive:
             raise EngineUnavailable("the model is not running")
-        if len(self._mailboxes) >= self._room:
-            raise Overloaded("too many answers are being made", retry_after=self._retry_after())
+        if len(self._mailboxes) >= self.takes:
+            raise Overloaded("too many turns come at once", retry_after=SOONEST_S)
         if not 0 <= min(prompt.ids) <= max((*prompt.ids, *prompt.emitted)) < self._model.tokens:
             raise InvalidParameter("prompt", f"has token ids that {self._model.name!r} does not have")
         number = next(self._numbers)
         mailbox = self._mailboxes[number] = Mailbox()
-        began = time.monotonic()
         try:
-            self._orders.put(Sequence(number, prompt, self._model.vocabulary, context=self._model.context))
+            self._orders.put(self._sequence(number, prompt))
             while True:
                 run = await mailbox.next()
                 yield run
                 if run.finish is not None:
-                    self._answer_s += 0.1 * (time.monotonic() - began - self._answer_s)
                     return
         finally:
             del self._mailboxes[number]
             if not mailbox.ended:
                 self._orders.put(number)
 
-    def _retry_after(self) -> float:
-        """Seconds until a place in the queue should be free: the running answers' share of one answer's time."""
-        return max(0.5, self._answer_s / self._most)
+    def _sequence(self, number: int, prompt: Prompt) -> Sequence:
+        """What is to be answered. What another worker had begun may take as long as it takes."""
+        tenant, deadline = request.current()
+        patience = math.inf if prompt.emitted else min(self._max_wait_s, deadline - time.time())
+        return Sequence(
+            number,
+            prompt,
+            self._model.vocabulary,
+            context=self._model.context,
+            tenant=tenant,
+            latest=time.monotonic() + patience,
+        )
+
+    @property
+    def state(self) -> State:
+        """What the engine is doing, and has done since its start."""
+        batch, rates = self._batch, self._rates
+        return State(len(batch.running), len(batch.waiting), 1 / rates.prompt_s, 1 / rates.output_s, batch.counts)
 
     def _live(self) -> None:
         """What the thread does until it is told to end."""
         try:
+            costs = measure(self._model, PATIENCE_S if self._drafter else BRIEF_S)
+            self._rates.measured(costs)
             if self._drafter:
-                self._drafter.prepare()
+                self._drafter.prepare(costs)
             if self._disk:
                 self._disk.open(prompt_token(self._model, LEAST))
             while self._follow_orders():
@@ -160,7 +197,8 @@ class TorchEngine:
             if order is None:
                 return False
             if isinstance(order, Sequence):
-                self._batch.add(order)
+                if outcomes := self._batch.add(order):
+                    self._call(self._deliver, outcomes)
             else:
                 self._batch.drop(order)
 

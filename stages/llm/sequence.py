@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 
 from pipeline.messages import FinishReason, Prompt
+from pipeline.request import NOBODY
 from stages.detokenize import Vocabulary
 from stages.llm.kv import SequenceKV
 from stages.llm.sampling import Choice
@@ -20,12 +22,27 @@ class Sequence:
 
     `ids` are certain, `drafts` follow them by guess; the keys and values of the first `computed` are stored. All else
     can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood. `luck` is how
-    often drafts were right of late, `most` the number of tokens at which the answer ends.
+    often drafts were right of late, `most` the number of tokens at which the answer ends. It must begin by `latest` (of
+    `time.monotonic`), and costs about `cost` seconds of the model's time; it is the turn of a session of `tenant`.
     """
 
-    def __init__(self, number: int, prompt: Prompt, vocabulary: Vocabulary, *, context: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        prompt: Prompt,
+        vocabulary: Vocabulary,
+        *,
+        context: int,
+        tenant: str = NOBODY,
+        latest: float = math.inf,
+    ) -> None:
         self.number = number
+        self.tenant = tenant
         self.scope = prompt.session
+        self.latest = latest
+        self.cost = 0.0
+        self.begun = bool(prompt.emitted)
+        self.start = len(prompt.ids) + len(prompt.emitted)
         self.sampling = prompt.sampling
         self.ids = [*prompt.ids, *prompt.emitted]
         self.drafts: list[int] = []
@@ -45,6 +62,11 @@ class Sequence:
     def pending(self) -> int:
         """Tokens to compute before the next one can be chosen."""
         return len(self.ids) + len(self.drafts) - self.computed
+
+    @property
+    def output(self) -> int:
+        """Tokens of the answer that were chosen here."""
+        return len(self.ids) - self.start
 
     @property
     def room(self) -> int:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from pipeline import request
 from pipeline.bus import Headers, Part
 from pipeline.errors import BusUnavailable, EngineUnavailable, PromptTooLong, TopicMismatch
-from pipeline.headers import CLAIM, DEADLINE, EPOCH, REPLY_TO, TRACE
+from pipeline.headers import CLAIM, DEADLINE, EPOCH, REPLY_TO, TENANT, TRACE
 from pipeline.journal import claim
 from pipeline.loop import Loop, LoopSettings
 from pipeline.memory import MemoryBus
 from pipeline.messages import Cancel, Delta, Done, Finished, Message, Prompt, Tokens, Turn, Usage
+from pipeline.request import Request
 from pipeline.stage import Retry, Stage, Stream, chain
 from pipeline.topics import CONTROL, DEAD_LETTERS, PROMPTS, REPLIES, ROUTE, TOKENS, TURNS, Topic
 from tests.pipeline.fakes import eventually, ids_of, make_loop, make_prompt, make_turn, published, put, running, tapping
@@ -71,6 +73,25 @@ async def test_a_message_goes_in_and_its_answer_comes_out_with_its_headers(bus: 
     assert PROMPTS.decode(record.value) == make_prompt("t1")
     assert record.key == "s"
     assert record.headers == {REPLY_TO: "1", "turn": "t1", TRACE: "00-ab-cd-01"}
+
+
+async def test_a_stage_can_ask_whose_turn_it_works_on(bus: MemoryBus) -> None:
+    """Tenant and deadline of the request are there for the stage, turn by turn, although no message carries them."""
+    seen: list[tuple[str, Request]] = []
+
+    async def handle(turn: Turn) -> Stream:
+        seen.append((turn.turn, request.current()))
+        yield make_prompt(turn.turn, turn.session)
+
+    later = time.time() + 7
+    async with tapping(bus, PROMPTS) as prompts, running(make_loop(text_stage(handle), bus)):
+        await put(bus, make_turn("t1"), **{TENANT: "acme", DEADLINE: str(later)})
+        await put(bus, make_turn("t2"))
+        await prompts.take(2)
+
+    assert seen[0] == ("t1", Request("acme", later))
+    assert seen[1][1].tenant == "default"
+    assert seen[1][1].deadline > later
 
 
 async def test_one_key_is_worked_on_in_order_and_others_beside_it(bus: MemoryBus) -> None:

@@ -17,10 +17,12 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from stages.llm.batch import Batch
+from stages.llm.costs import measure
 from stages.llm.drafter import Drafter
 from stages.llm.kv import PrefixPool
 from stages.llm.model import LoadedModel, load_model
 from stages.llm.pace import Pace
+from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
 from tests.stages.conftest import DEMO
 from tests.stages.llm.running import make_prompt, some_ids
@@ -37,7 +39,16 @@ def timed(work: Callable[[], int]) -> float:
 
 def engine(model: LoadedModel, drafter: Drafter | None, prompts: list[list[int]]) -> int:
     """Answer `prompts` in one batch; the tokens made."""
-    batch = Batch(model, most=64, kv_bytes=4 << 30, pace=Pace(), prefixes=PrefixPool(0), drafter=drafter)
+    batch = Batch(
+        model,
+        most=64,
+        queue=64,
+        kv_bytes=4 << 30,
+        pace=Pace(),
+        rates=Rates(64),
+        prefixes=PrefixPool(0),
+        drafter=drafter,
+    )
     for number, ids in enumerate(prompts):
         prompt = make_prompt(ids, session=str(number), max_output_tokens=ANSWER)
         batch.add(Sequence(number, prompt, model.vocabulary, context=model.context))
@@ -69,7 +80,7 @@ def main() -> None:
     model = load_model(options.model, device="cpu")
     drafter = Drafter(model, load_model(options.draft, device="cpu")) if options.draft else None
     if drafter:
-        drafter.prepare()
+        drafter.prepare(measure(model))
     network = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     size = network.config.vocab_size
     for streams in options.streams:

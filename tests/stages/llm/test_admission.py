@@ -1,0 +1,158 @@
+"""Who is let wait and who is told to come back: by what the model is known to do, and fair between tenants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from pipeline.errors import Overloaded
+from pipeline.messages import Prompt
+from pipeline.request import Request, begin
+from stages.llm.costs import Costs
+from stages.llm.engine import TorchEngine
+from stages.llm.model import LoadedModel
+from stages.llm.rates import LENGTH, Rates
+from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
+
+SLOW = Costs(base=0.5, sequence=0.0, token=0.001)
+"""Half a second a step, as far as the engine is told."""
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engines believe that their model is slow."""
+    monkeypatch.setattr("stages.llm.engine.measure", lambda *_: SLOW)
+    monkeypatch.setattr(Rates, "saw", lambda *_: None)
+
+
+def long_prompt(number: int, *, tokens: int = 400, emitted: list[int] | None = None) -> Prompt:
+    """A prompt of a session of its own, whose answer takes a while."""
+    return make_prompt(some_ids(20, number), session=f"s{number}", max_output_tokens=tokens, emitted=emitted or [])
+
+
+async def asked(engine: TorchEngine, prompt: Prompt, tenant: str = "default", within_s: float = 600.0) -> list[int]:
+    """The answer to `prompt` as a turn of `tenant`; its own task has its own request."""
+    begin(Request(tenant, time.time() + within_s))
+    ids, _, _ = await answer(engine, prompt)
+    return ids
+
+
+@asynccontextmanager
+async def occupied(engine: TorchEngine) -> AsyncGenerator[None, None]:
+    """An engine of one place meanwhile, in which a long answer is being made."""
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        aclosing(engine.generate(long_prompt(99, tokens=490, emitted=[7]))) as answer,
+    ):
+        await anext(answer)
+        yield
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something of the model's thread, which has no events, is so."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110 - the thread's own state
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.usefixtures("slow")
+async def test_who_would_wait_too_long_is_refused_at_once(model: LoadedModel) -> None:
+    """A turn that would begin after the longest wait is told when to come back; one with more patience is answered."""
+    async with TorchEngine(model, most=1, max_wait_s=10.0) as engine, occupied(engine):
+        with pytest.raises(Overloaded) as refusal:
+            await asked(engine, long_prompt(1))
+    assert 10 < refusal.value.retry_after < LENGTH
+    assert engine.state.counts.refused == 1
+
+    async with TorchEngine(model, most=1, max_wait_s=100.0) as engine:
+        async with occupied(engine):
+            waiting = asyncio.create_task(asked(engine, long_prompt(1, tokens=3)))
+            await until(lambda: engine.state.waiting == 1)
+        assert len(await waiting) == 3
+
+
+@pytest.mark.usefixtures("slow")
+async def test_who_would_begin_after_the_deadline_is_refused_at_once(model: LoadedModel) -> None:
+    """The deadline of the request counts like the longest wait, whichever is sooner."""
+    async with TorchEngine(model, most=1, max_wait_s=100.0) as engine, occupied(engine):
+        with pytest.raises(Overloaded):
+            await asked(engine, long_prompt(1), within_s=15.0)
+
+
+@pytest.mark.usefixtures("slow")
+async def test_what_another_worker_had_begun_is_never_refused(model: LoadedModel) -> None:
+    """An answer in the making goes on after a takeover, however much there is to do."""
+    async with TorchEngine(model, most=1, queue=0, max_wait_s=0.001) as engine:
+        async with occupied(engine):
+            going_on = asyncio.create_task(asked(engine, long_prompt(1, tokens=3, emitted=[7]), within_s=0.1))
+            await until(lambda: engine.state.waiting == 1)
+        assert len(await going_on) == 2
+
+
+async def test_who_has_waited_too_long_is_refused_then(model: LoadedModel) -> None:
+    """Where the model is slower than was thought, a turn is refused when it is too late to begin, and not later."""
+    async with TorchEngine(model, most=1, max_wait_s=0.1) as engine, occupied(engine):
+        engine._rates.output_s = engine._rates.prompt_s = 1e-9
+        with pytest.raises(Overloaded) as refusal:
+            await asked(engine, long_prompt(1))
+    assert refusal.value.retry_after >= 0.5
+
+
+async def test_a_flooding_tenant_does_not_hold_up_another(model: LoadedModel) -> None:
+    """Of many waiting turns of one tenant only the next one goes before the first of another."""
+    ended: list[str] = []
+
+    async def ask(tenant: str, number: int) -> None:
+        await asked(engine, long_prompt(number, tokens=5), tenant)
+        ended.append(tenant)
+
+    async with TorchEngine(model, most=1, max_wait_s=60.0) as engine:
+        async with occupied(engine):
+            flood = [asyncio.create_task(ask("flood", n)) for n in range(30)]
+            await until(lambda: engine.state.waiting == 30)
+            quiet = asyncio.create_task(ask("quiet", 50))
+            await until(lambda: engine.state.waiting == 31)
+        await asyncio.gather(quiet, *flood)
+
+    assert ended.index("quiet") <= 2
+
+
+async def test_a_full_queue_takes_a_quiet_tenant_in(model: LoadedModel) -> None:
+    """Where no more may wait, the turn of who has few waiting takes the place of one of who has many."""
+    async with TorchEngine(model, most=1, queue=5, max_wait_s=60.0) as engine:
+        async with occupied(engine):
+            flood = [asyncio.create_task(asked(engine, long_prompt(n, tokens=3), "flood")) for n in range(5)]
+            await until(lambda: engine.state.waiting == 5)
+            quiet = asyncio.create_task(asked(engine, long_prompt(50, tokens=3), "quiet"))
+            results = await asyncio.gather(flood[-1], return_exceptions=True)
+        assert isinstance(results[0], Overloaded)
+        assert len(await quiet) == 3
+        await asyncio.gather(*flood[:-1])
+
+
+async def test_tokens_for_nobody_are_counted(model: LoadedModel) -> None:
+    """What was chosen for an answer that is given up stands in the counts, and its place is free."""
+    async with TorchEngine(model) as engine:
+        async with occupied(engine):
+            pass
+        await until(lambda: engine.state.running == 0 and engine._batch.idle)
+        assert 0 < engine.state.counts.cancelled_tokens <= engine.state.counts.output_tokens
+        assert engine.state.counts.prompt_tokens == 21
+
+
+def test_rates_are_learned_from_a_busy_model() -> None:
+    """Whatever was measured at the start, the steps of a busy model tell in the end, prompts and answers apart."""
+    rates = Rates(4)
+    rates.measured(Costs(base=1.0, sequence=0.0, token=1.0))
+    for _ in range(300):
+        rates.saw(0, 4, 0.02)
+        rates.saw(100, 2, 0.11)
+        rates.ended(10)
+
+    assert rates.output_s == pytest.approx(0.005, rel=0.01)
+    assert rates.prompt_s == pytest.approx(0.001, rel=0.01)
+    assert rates.length == pytest.approx(10, rel=0.01)

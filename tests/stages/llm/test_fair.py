@@ -1,0 +1,162 @@
+"""Whose turn it is: by tenant, then by session, each its share of the model's time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.llm.fair import REMEMBERED, FairQueue
+from stages.llm.sequence import Sequence
+from tests.stages.llm.running import make_prompt
+
+VOCABULARY: Any = None
+MANY = 10_000
+
+
+def waiting(tenant: str, session: str = "s", *, cost: float = 1.0, number: int = 0, begun: bool = False) -> Sequence:
+    """A sequence of that tenant and session."""
+    prompt = make_prompt([1], session=session, emitted=[2] if begun else [])
+    sequence = Sequence(number, prompt, VOCABULARY, context=100, tenant=tenant)
+    sequence.cost = cost
+    return sequence
+
+
+def queue_of(*sequences: Sequence) -> FairQueue:
+    """A queue in which these came, one after the other."""
+    queue = FairQueue()
+    for sequence in sequences:
+        assert queue.add(sequence, MANY) is None
+    return queue
+
+
+def taken(queue: FairQueue, most: int = MANY) -> list[Sequence]:
+    """The next of the queue, in their order."""
+    order: list[Sequence] = []
+    while len(order) < most and (head := queue.head) is not None:
+        queue.take(head)
+        order.append(head)
+    return order
+
+
+def tenants(sequences: Iterable[Sequence]) -> str:
+    """Their tenants, one letter each."""
+    return "".join(sequence.tenant for sequence in sequences)
+
+
+def test_a_quiet_tenant_goes_before_what_a_flooding_one_has_waiting() -> None:
+    """Who comes last of all, behind a hundred of another tenant, goes second at the latest."""
+    queue = queue_of(*(waiting("f", f"s{n}") for n in range(100)))
+    taken(queue, 10)
+
+    queue.add(waiting("q"), MANY)
+
+    assert "q" in tenants(taken(queue, 2))
+
+
+def test_tenants_share_by_cost_and_not_by_number() -> None:
+    """Whose turns cost three times as much gets a third as many."""
+    queue = queue_of(*(waiting("d", cost=3.0) for _ in range(50)), *(waiting("c", cost=1.0) for _ in range(50)))
+
+    assert Counter(tenants(taken(queue, 40))) == {"c": 30, "d": 10}
+
+
+def test_sessions_of_a_tenant_share_likewise() -> None:
+    """A session that floods does not hold up its tenant's others, nor do more sessions make a tenant's share larger."""
+    loud = [waiting("a", "loud", number=n) for n in range(20)]
+    queue = queue_of(*loud, waiting("a", "quiet"), *(waiting("b", f"s{n}") for n in range(20)))
+
+    first = taken(queue, 6)
+
+    assert Counter(tenants(first)) == {"a": 3, "b": 3}
+    assert "quiet" in [sequence.scope for sequence in first]
+
+
+def test_one_session_keeps_its_order() -> None:
+    """Turns of one session are begun in the order in which they came."""
+    queue = queue_of(*(waiting("a", number=n) for n in range(5)), *(waiting("b", number=n) for n in range(5)))
+
+    order = taken(queue)
+
+    assert [sequence.number for sequence in order if sequence.tenant == "a"] == [0, 1, 2, 3, 4]
+
+
+def test_nobody_saves_up_in_a_pause() -> None:
+    """Who was away while another used the model does not get the model alone for that."""
+    queue = queue_of(waiting("a"), waiting("b"))
+    taken(queue)
+    for _ in range(50):
+        queue.add(waiting("a"), MANY)
+    taken(queue)
+
+    for tenant in "ab" * 10:
+        queue.add(waiting(tenant), MANY)
+
+    assert Counter(tenants(taken(queue, 6)))["b"] <= 4
+
+
+def test_what_was_more_expensive_than_thought_counts() -> None:
+    """A tenant whose answers become longer than expected waits for it."""
+    queue = queue_of(*(waiting(tenant) for tenant in "abab"))
+    first = taken(queue, 2)
+    queue.charge(next(sequence for sequence in first if sequence.tenant == "a"), 5.0)
+
+    assert tenants(taken(queue, 1)) == "b"
+
+
+def test_what_another_worker_had_begun_goes_first() -> None:
+    """After a takeover, answers in the making go on before new ones begin, and never have to go for others."""
+    queue = queue_of(*(waiting("a", f"s{n}") for n in range(3)))
+
+    assert queue.add(waiting("b", begun=True), most=0) is None
+    assert tenants(taken(queue, 1)) == "b"
+
+
+def test_who_has_the_most_waiting_makes_room() -> None:
+    """In a full queue a newcomer takes the place of the latest of who has the most, and the loud one's newest goes."""
+    queue = queue_of(*(waiting("f", f"s{n}", number=n) for n in range(5)))
+
+    gone = queue.add(waiting("q"), 5)
+    own = queue.add(newest := waiting("f", "new", number=9), 5)
+
+    assert gone is not None
+    assert (gone.tenant, gone.number) == ("f", 4)
+    assert own is newest
+    assert len(queue) == 5
+
+
+def test_those_who_left_are_forgotten() -> None:
+    """However many tenants and sessions come and go, only some are remembered."""
+    queue = FairQueue()
+    for n in range(3 * REMEMBERED):
+        queue.add(waiting(f"t{n}"), MANY)
+        queue.add(waiting("same", f"s{n}"), MANY)
+        taken(queue)
+
+    assert len(queue._lines) <= REMEMBERED
+    assert len(queue._lines["same"].shares._had) <= REMEMBERED
+    assert len(queue._shares._had) <= REMEMBERED
+
+
+@given(data=st.data())
+def test_what_goes_before_is_told_before_it_is_so(data: st.DataObject) -> None:
+    """The work that will go before a newcomer is what then goes, give or take one turn of each rival."""
+    names = st.sampled_from("abc")
+    queue = FairQueue()
+    for _ in range(data.draw(st.integers(0, 25))):
+        cost = data.draw(st.floats(0.1, 3.0))
+        queue.add(waiting(data.draw(names), data.draw(st.sampled_from("xyz")), cost=cost), MANY)
+        if data.draw(st.booleans()):
+            taken(queue, 1)
+    newcomer = waiting(data.draw(names), data.draw(st.sampled_from("xyz")))
+
+    told = queue.before(newcomer)
+    queue.add(newcomer, MANY)
+    order = taken(queue)
+
+    went = sum(sequence.cost for sequence in order[: order.index(newcomer)])
+    assert abs(told - went) <= 3.0 * 6
+    assert len(queue) == 0
