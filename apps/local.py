@@ -17,6 +17,7 @@ from rich.console import Console
 
 from apps.gateway.asgi import StaticMount, create_app
 from apps.gateway.serve import serve as serve_app
+from apps.gateway.settings import GatewaySettings, TokenSettings
 from apps.health import Health
 from apps.parts import NAMES, Parts, loaded, on_disk, served_name
 from apps.progress import progress
@@ -60,7 +61,7 @@ async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.E
                 loaded(on_disk(settings.model), tell=tell, registry=health.registry)
             )
         async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
-            announce(gateway.address, parts.name)
+            announce(gateway.address, parts.name, settings.gateway)
             await stop.wait()
             await gateway.drain()
 
@@ -78,7 +79,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     async def work() -> None:
         async with connected(settings) as bus, listening(bus, settings, health, model) as gateway:
             health.begin()
-            announce(gateway.address, model)
+            announce(gateway.address, model, settings.gateway)
             await stop.wait()
             await gateway.drain()
 
@@ -125,7 +126,8 @@ async def listening(bus: Bus, settings: Settings, health: Health, model: str) ->
 @asynccontextmanager
 async def piped(bus: Bus, parts: Parts, settings: Settings) -> AsyncGenerator[str, None]:
     """Gateway and stages on `bus` meanwhile, on a free port; gives its address for WebSockets."""
-    settings = replace(settings, gateway=replace(settings.gateway, host="127.0.0.1", port=0))
+    ours = replace(settings.gateway, host="127.0.0.1", port=0, keys_file=None, jwt=TokenSettings())
+    settings = replace(settings, gateway=replace(ours, tls_cert=None, tls_key=None))
     stages = [parts.stage(name, settings.stage) for name in NAMES]
     health = Health()
     async with listening(bus, settings, health, parts.name) as gateway, running(stages, bus, settings, health):
@@ -134,16 +136,19 @@ async def piped(bus: Bus, parts: Parts, settings: Settings) -> AsyncGenerator[st
         await gateway.drain()
 
 
-def announce(address: str, model: str) -> None:
+def announce(address: str, model: str, settings: GatewaySettings) -> None:
     """Say where to look."""
     console = Console()
+    tls = "s" if settings.tls_cert else ""
     rows = {
-        "page": f"http://{address}",
-        "realtime": f"ws://{address}/v1/realtime  (any client of the OpenAI Realtime API)",
-        "chat": f"websocat ws://{address}/chat/me  (a line in, tokens out)",
-        "terminal": f"penstock chat --url ws://{address}",
-        "health": f"http://{address}/readyz and /metrics",
+        "page": f"http{tls}://{address}",
+        "realtime": f"ws{tls}://{address}/v1/realtime  (any client of the OpenAI Realtime API)",
+        "chat": f"websocat ws{tls}://{address}/chat/me  (a line in, tokens out)",
+        "terminal": f"penstock chat --url ws{tls}://{address}",
+        "health": f"http{tls}://{address}/readyz and /metrics",
     }
+    if settings.closed:
+        rows["keys"] = "clients need one: `penstock keys add TENANT` makes it, `penstock chat --key` takes it"
     console.print(f"\n[bold green]Penstock is up[/] with {model}. Ctrl-C stops it.\n", highlight=False)
     for name, value in rows.items():
         console.print(f"  [bold]{name:<9}[/] {value}", highlight=False, soft_wrap=True)
