@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.bench import bench
+from apps.cli.chaos import chaos
 from apps.cli.chat import chat
 from apps.cli.dead_letters import dead_letters
 from apps.cli.keys import keys
@@ -31,6 +32,7 @@ app.command()(gateway)
 app.command()(stage)
 app.command()(chat)
 app.command()(status)
+app.command()(chaos)
 app.command()(settings)
 app.command()(version)
 app.add_typer(topics, name="topics")

@@ -1,0 +1,130 @@
+"""What the log says of a run, and no client can see: each turn's tokens and ends, and when partitions were claimed."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from pipeline.bus import Bus, Part, Record
+from pipeline.errors import BusUnavailable
+from pipeline.headers import CLAIM
+from pipeline.journal import Fence
+from pipeline.messages import Delta, Done, Finished, Tokens, Told, Turn
+from pipeline.topics import REPLIES, TOKENS, TURNS
+
+READ_S = 120.0
+"""Seconds for one partition."""
+
+Id = tuple[str, str]
+"""(session, turn)."""
+
+
+@dataclass
+class Logged:
+    """One turn in the log: its partition, its tokens that count (by number), and how often it was said to end.
+
+    `copies` counts tokens that stand in the log more than once and were left out by their number: a takeover's price.
+    """
+
+    part: int | None = None
+    asked: int = 0
+    tokens: dict[int, int] = field(default_factory=dict)
+    copies: int = 0
+    changed: list[int] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
+    characters: int = 0
+    holes: int = 0
+    acknowledged: bool = False
+
+    @property
+    def missing(self) -> int:
+        """Tokens that were counted at the end and do not stand in the log."""
+        return sum(number not in self.tokens for number in range(self.done[0])) if self.done else 0
+
+
+@dataclass
+class Audit:
+    """All of the log: its turns, and per partition when a worker of the LLM stage claimed it (seconds since 1970)."""
+
+    turns: defaultdict[Id, Logged] = field(default_factory=lambda: defaultdict(Logged))
+    claims: list[tuple[int, float]] = field(default_factory=list)
+    fenced: int = 0
+
+
+async def audit(bus: Bus) -> Audit:
+    """Read the whole log.
+
+    Raises:
+        BusUnavailable: it cannot be read to its end.
+    """
+    found = Audit()
+    for topic, note in ((TURNS, _turn), (TOKENS, _tokens), (REPLIES, _reply)):
+        for number in range(await bus.partitions(topic.name)):
+            fence = Fence()
+            async for record in whole(bus, Part(topic.name, number)):
+                if CLAIM in record.headers:
+                    found.claims.append((number, record.timestamp / 1000))
+                if fence.passes(record):
+                    note(found, record)
+                elif CLAIM not in record.headers:
+                    found.fenced += 1
+    return found
+
+
+async def whole(bus: Bus, part: Part) -> AsyncGenerator[Record, None]:
+    """All records of `part`, from the first to the last there is now.
+
+    Raises:
+        BusUnavailable: they do not come in time.
+    """
+    end, position = await bus.end(part), 0
+    deadline = time.monotonic() + READ_S
+    if end == 0:
+        return
+    async with bus.reader({part: 0}) as reader:
+        while position < end:
+            if time.monotonic() > deadline:
+                raise BusUnavailable(part.topic, f"{part} could not be read up to {end} within {READ_S:.0f} s")
+            for record in await reader.poll(limit=5000, timeout=1.0):
+                position = record.offset + 1
+                if record.offset < end:
+                    yield record
+
+
+def _turn(found: Audit, record: Record) -> None:
+    turn: Turn = TURNS.decode(record.value)
+    logged = found.turns[turn.session, turn.turn]
+    logged.part = record.part.number
+    logged.asked += 1
+
+
+def _tokens(found: Audit, record: Record) -> None:
+    message: Tokens | Done = TOKENS.decode(record.value)
+    logged = found.turns[message.session, message.turn]
+    if isinstance(message, Done):
+        logged.done.append(message.usage.output_tokens)
+        return
+    for number, token in enumerate(message.ids, message.index):
+        if number not in logged.tokens:
+            logged.tokens[number] = token
+            continue
+        logged.copies += 1
+        if logged.tokens[number] != token:
+            logged.changed.append(number)
+
+
+def _reply(found: Audit, record: Record) -> None:
+    message: Delta | Finished | Told = REPLIES.decode(record.value)
+    if not message.turn:
+        return
+    logged = found.turns[message.session, message.turn]
+    if isinstance(message, Told):
+        logged.acknowledged = True
+    elif isinstance(message, Finished):
+        logged.finished.append(message)
+    else:
+        logged.holes += message.at > logged.characters
+        logged.characters = max(logged.characters, message.at + len(message.text))

@@ -1,0 +1,234 @@
+"""A client of `/v1/realtime` that does not give up: it notes what it is told when, and resumes after a lost socket.
+
+What it has sent and not seen acknowledged it sends again after a reconnect, under the same `event_id`, which gateways
+take once. Knows nothing of faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlencode
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from apps.chaos.record import Piece, Record, Turn
+from pipeline.errors import PenstockError
+
+ANSWER_S = 90.0
+"""A turn's own deadline is above it; an answer that takes so long has been lost."""
+OPEN_S = 5.0
+BACK_S = 45.0
+"""Within what a session is gone on with, while its gateways are away."""
+RETRY_S = 0.1
+REFUSED = frozenset({"invalid_cursor", "session_not_found", "resume_failed", "cursor_expired"})
+KEPT_IDS = 100_000
+
+Clock = Callable[[], float]
+
+
+class SessionLost(PenstockError):
+    """A session that cannot be gone on with, although it should."""
+
+
+class Client:
+    """One user: plays one session after the other, at whichever of `urls` lets it in.
+
+    `number` tells clients apart; `clock` gives the seconds that are noted.
+    """
+
+    def __init__(self, number: int, urls: Sequence[str], record: Record, clock: Clock, *, tokens: int) -> None:
+        self.number = number
+        self._urls, self._record, self._clock, self._tokens = urls, record, clock, tokens
+        self._at = number % len(urls)
+        self._socket: ClientConnection | None = None
+        self._stack = AsyncExitStack()
+        self._session = ""
+        self._last = ""
+        self._seen: set[str] = set()
+        self._unheard: dict[str, dict[str, Any]] = {}
+        self._turn: Turn | None = None
+        self._turns: dict[str, Turn] = {}
+
+    async def open(self) -> None:
+        """Begin a session.
+
+        Raises:
+            SessionLost: no gateway lets it in.
+        """
+        await self.close()
+        self._session = self._last = ""
+        self._seen.clear()
+        self._unheard.clear()
+        self._turns.clear()
+        await self._connect()
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._socket = None
+        await self._stack.aclose()
+
+    async def ask(self, turn: Turn) -> None:
+        """Ask `turn` in the session's conversation, and note its answer in it.
+
+        Raises:
+            SessionLost: there was no end to it in time, or its session could not be gone on with.
+        """
+        self._turn, turn.session = turn, self._session
+        self._turns[turn.name] = turn
+        turn.via.append((self._clock(), self._at))
+        await self._send(_item(turn, self.number))
+        await self._send(_response(turn, self.number, self._tokens))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while turn.ended is None:
+                    await self._hear()
+        except TimeoutError:
+            raise SessionLost(f"no end within {ANSWER_S:.0f} s") from None
+        finally:
+            self._turn = None
+
+    # ---- the socket ----------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        """Connect to a gateway, going on with the session if there is one."""
+        deadline = time.monotonic() + BACK_S
+        why = ""
+        while time.monotonic() < deadline:
+            try:
+                socket = await self._stack.enter_async_context(
+                    connect(self._url(), compression=None, max_queue=None, open_timeout=OPEN_S, ping_interval=5.0)
+                )
+            except InvalidHandshake as refusal:
+                why = str(refusal)
+            except (OSError, TimeoutError, ConnectionClosed) as error:
+                why = str(error) or type(error).__name__
+            else:
+                self._socket = socket
+                if self._turn is not None:
+                    self._turn.via.append((self._clock(), self._at))
+                return
+            self._at = (self._at + 1) % len(self._urls)
+            await asyncio.sleep(RETRY_S)
+        raise SessionLost(f"no gateway took it back within {BACK_S:.0f} s: {why}")
+
+    def _url(self) -> str:
+        query = {"resume": self._session, "last_event_id": self._last} if self._session and self._last else {}
+        return f"{self._urls[self._at]}/v1/realtime" + (f"?{urlencode(query)}" if query else "")
+
+    async def _again(self) -> None:
+        """The socket is lost: go on at another gateway."""
+        self._record.reconnects += 1
+        await self.close()
+        self._at = (self._at + 1) % len(self._urls)
+        await self._connect()
+        for event in list(self._unheard.values()):
+            await self._put(event)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        self._unheard[event["event_id"]] = event
+        await self._put(event)
+
+    async def _put(self, event: dict[str, Any]) -> None:
+        assert self._socket is not None
+        try:
+            await self._socket.send(json.dumps(event))
+        except ConnectionClosed:
+            return  # the next read finds it lost, and everything unheard is sent again
+
+    async def _hear(self) -> None:
+        assert self._socket is not None
+        try:
+            frame = await self._socket.recv()
+        except ConnectionClosed:
+            await self._again()
+        else:
+            self._note(json.loads(frame))
+
+    # ---- what it is told -----------------------------------------------------------------------------------------
+
+    def _note(self, event: dict[str, Any]) -> None:
+        identity = event.get("event_id", "")
+        if identity in self._seen:
+            self._record.repeated_events += 1
+        if event["type"] != "error":
+            self._seen.add(identity)
+            self._last = identity
+        match event["type"]:
+            case "session.created":
+                self._begun(event)
+            case "conversation.item.added":
+                self._unheard.pop(f"{event['item']['id']}_create", None)
+            case "response.created":
+                self._created(event["response"])
+            case "response.output_text.delta":
+                if (turn := self._of(event["response_id"])) is not None:
+                    turn.pieces.append(Piece(self._clock(), event["delta"]))
+            case "response.done":
+                self._done(event["response"])
+            case "error":
+                self._refused(event["error"])
+
+    def _begun(self, event: dict[str, Any]) -> None:
+        session = event["session"]["id"]
+        if self._session and session != self._session:
+            raise SessionLost(f"instead of going on with it, the gateway began session {session}")
+        self._session = session
+        if self._turn is not None and not self._turn.session:
+            self._turn.session = session
+
+    def _created(self, response: dict[str, Any]) -> None:
+        turn = self._turns.get((response.get("metadata") or {}).get("turn", ""))
+        if turn is None:
+            return
+        self._unheard.pop(_response_event(turn, self.number), None)
+        if turn.response and turn.response != response["id"]:
+            self._record.troubles.append(f"{turn.label} was answered twice: {response['id']}, too")
+        turn.response = turn.response or response["id"]
+
+    def _of(self, response: str) -> Turn | None:
+        return next((turn for turn in self._turns.values() if turn.response == response), None)
+
+    def _done(self, response: dict[str, Any]) -> None:
+        turn = self._of(response["id"])
+        if turn is None:
+            return
+        turn.ends.append(response["status"])
+        turn.said = "".join(part["text"] for item in response["output"] for part in item["content"])
+        turn.tokens = (response.get("usage") or {}).get("output_tokens", 0)
+        if (details := response.get("status_details")) and details.get("error"):
+            turn.error = f"{details['error'].get('code')}: {details['error'].get('message')}"
+        turn.ended = self._clock()
+
+    def _refused(self, error: dict[str, Any]) -> None:
+        """An error about an event of ours ends the turn; any other says that the session is over."""
+        text = f"{error.get('code')}: {error.get('message')}"
+        if self._turn is None or not error.get("event_id"):
+            raise SessionLost(text)
+        self._turn.error = text
+        self._turn.ended = self._clock()
+        self._unheard.clear()
+
+
+def _id(turn: Turn, client: int) -> str:
+    return f"item_{client}_{turn.name.replace('.', '_')}"
+
+
+def _response_event(turn: Turn, client: int) -> str:
+    return f"{_id(turn, client)}_respond"
+
+
+def _item(turn: Turn, client: int) -> dict[str, Any]:
+    content = [{"type": "input_text", "text": turn.question.text}]
+    item = {"id": _id(turn, client), "type": "message", "role": "user", "content": content}
+    return {"type": "conversation.item.create", "event_id": f"{item['id']}_create", "item": item}
+
+
+def _response(turn: Turn, client: int, tokens: int) -> dict[str, Any]:
+    chosen = {"max_output_tokens": tokens, "metadata": {"turn": turn.name}, **turn.question.sampling}
+    return {"type": "response.create", "event_id": _response_event(turn, client), "response": chosen}

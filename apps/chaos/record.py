@@ -1,0 +1,99 @@
+"""What is noted in a run, and nothing of how it came about: turns as their clients saw them, and faults as they went.
+
+Times are seconds of this process' monotonic clock since the clients began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from apps.chaos.plan import Fault, Question
+
+
+class Piece(NamedTuple):
+    """Text that came at once."""
+
+    at: float
+    text: str
+
+
+@dataclass
+class Turn:
+    """One question, and all that its client was told of the answer.
+
+    `name` is the same in each run: the script and the question in it. `ends` are the statuses of all terminal events;
+    `said` is the text as the last of them has it. `via` are the gateways from which the client heard, and since when.
+    """
+
+    name: str
+    client: int
+    question: Question
+    asked: float
+    session: str = ""
+    response: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    said: str = ""
+    tokens: int = 0
+    error: str = ""
+    ended: float | None = None
+    via: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The answer as it was streamed."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ended as an answer does."""
+        return bool(self.ends) and self.ends[0] in ("completed", "incomplete")
+
+    @property
+    def label(self) -> str:
+        """How to find it: in a run, and in the log."""
+        return f"turn {self.name} of client {self.client} (session {self.session or '?'}, {self.response or 'no id'})"
+
+    def gateway(self, at: float) -> int | None:
+        """The gateway that its client was connected to at that time."""
+        return next((number for since, number in reversed(self.via) if since <= at), None)
+
+
+@dataclass
+class Struck:
+    """A fault as it went: from when `at` until when everything served again, and whom it struck.
+
+    `parts` are the numbers of the partitions whose owner was struck, None where all may have been.
+    """
+
+    fault: Fault
+    at: float
+    victim: str = ""
+    until: float | None = None
+    parts: frozenset[int] | None = None
+    gateway: int | None = None
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """How to find it."""
+        return f"fault {self.fault.number} ({self.fault.name}{f' of {self.victim}' if self.victim else ''})"
+
+
+@dataclass
+class Record:
+    """All of one run. `troubles` are what clients met that no turn has: a session that could not be resumed, say."""
+
+    turns: list[Turn] = field(default_factory=list)
+    faults: list[Struck] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    reconnects: int = 0
+    repeated_events: int = 0
+    seconds: float = 0.0
+
+
+def near(faults: Sequence[Struck], begin: float, end: float | None) -> list[Struck]:
+    """The faults that may have to do with what lasted from `begin` to `end`."""
+    return [one for one in faults if (end is None or one.at <= end) and (one.until is None or one.until >= begin)]

@@ -1,0 +1,134 @@
+"""A whole run: start everything, ask undisturbed, ask again while things break, read the log, and judge."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from apps.chaos.audit import Audit, audit
+from apps.chaos.deployment import Deployment, Place
+from apps.chaos.plan import Kind, Plan, schedule
+from apps.chaos.record import Record, Struck, Turn
+from apps.chaos.striking import Striker
+from apps.chaos.traffic import Traffic
+from apps.chaos.verdict import Verdict, judged
+from pipeline.kafka import KafkaBus
+
+LAST_WORDS_S = 100.0
+"""What the last turns may take: more than a client waits for one."""
+
+
+class Tell(Protocol):
+    """Hears how a run goes."""
+
+    def phase(self, what: str, seconds: float | None = None) -> None:
+        """Something else begins, which takes `seconds` if that is known."""
+
+    def step(self, what: str) -> None:
+        """What is waited for now."""
+
+    def turn(self, turn: Turn) -> None:
+        """A turn is over."""
+
+    def fault(self, struck: Struck) -> None:
+        """Something is broken, or serves again if it has an `until`."""
+
+
+@dataclass
+class Outcome:
+    """What a run has come to. `zero` is when its clients began, in seconds since 1970.
+
+    `takeovers` are seconds from the kill to the next text of an LLM worker without supervisor, each with its answers.
+    """
+
+    plan: Plan
+    logs: Path
+    undisturbed: Record = field(default_factory=Record)
+    disturbed: Record = field(default_factory=Record)
+    verdict: Verdict = field(default_factory=Verdict)
+    log: Audit = field(default_factory=Audit)
+    plain: Verdict | None = None
+    zero: float = 0.0
+    left_out: str = ""
+
+
+async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
+    """Run `plan`; output of all programs is kept in `logs`. `kafka` names a broker that is not to be broken.
+
+    Raises:
+        NotReady: something did not start, or did not come back.
+        BusUnavailable: the log cannot be read.
+    """
+    outcome = Outcome(plan, logs)
+    if kafka and Kind.BROKER in plan.kinds:
+        plan = replace(plan, kinds=tuple(kind for kind in plan.kinds if kind is not Kind.BROKER))
+        outcome = replace(outcome, plan=plan, left_out="the broker was given, so it was left alone")
+    private = Path(tempfile.mkdtemp(prefix="chaos-"))
+    try:
+        async with AsyncExitStack() as stack:
+            prefix = f"chaos-{private.name.rpartition('-')[2]}-" if kafka else "chaos-"
+            deployment = Deployment(plan, Place(logs, private), kafka, prefix, stack)
+            tell.phase("starting")
+            await deployment.start(tell.step)
+            await _break(deployment, outcome, tell)
+            tell.phase("stopping")
+            await deployment.stop()
+    finally:
+        await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
+    return outcome
+
+
+async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
+    plan = deployment.plan
+    urls = [gateway.url for gateway in deployment.gateways]
+    tell.phase("undisturbed")
+    calm = Traffic(plan, urls, tell.turn)
+    await calm.once()
+    outcome.undisturbed = calm.record
+
+    tell.phase("disturbed", plan.minutes * 60)
+    traffic = Traffic(plan, urls, tell.turn)
+    outcome.disturbed = traffic.record
+    async with asyncio.TaskGroup() as tasks:
+        clients = tasks.create_task(traffic.steadily())
+        outcome.zero = time.time()
+        try:
+            await disturb(deployment, traffic, tell)
+        finally:
+            traffic.finish()
+        tell.step("the last answers")
+        await asyncio.wait([clients], timeout=LAST_WORDS_S)
+        clients.cancel()
+    tell.phase("reading the log")
+    outcome.log = await read(deployment)
+    outcome.verdict = judged(outcome.undisturbed, outcome.disturbed, outcome.log)
+
+
+async def disturb(deployment: Deployment, traffic: Traffic, tell: Tell) -> None:
+    """Do what the schedule says, one after the other: a fault waits until everything serves again."""
+    striker = Striker(deployment, traffic.clock)
+    plan = deployment.plan
+
+    def began(struck: Struck) -> None:
+        traffic.record.faults.append(struck)
+        tell.fault(struck)
+
+    for fault in schedule(plan):
+        await asyncio.sleep(max(0.0, fault.at - traffic.clock()))
+        if traffic.clock() >= plan.minutes * 60:
+            break
+        await striker.strike(fault, began)
+        tell.fault(traffic.record.faults[-1])
+    await asyncio.sleep(max(0.0, plan.minutes * 60 - traffic.clock()))
+
+
+async def read(deployment: Deployment) -> Audit:
+    """The log of the run."""
+    async with KafkaBus(deployment.kafka) as bus:
+        return await audit(bus)

@@ -1,0 +1,79 @@
+"""Steady traffic: clients that play scripts, each in a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from apps.chaos.client import Client, SessionLost
+from apps.chaos.plan import Plan, Script, order_of, scripts
+from apps.chaos.record import Record, Turn
+
+Told = Callable[[Turn], None]
+"""A turn is over."""
+
+
+class Traffic:
+    """The clients of one run, which note into `record`. `told` hears of each turn that is over."""
+
+    def __init__(self, plan: Plan, urls: Sequence[str], told: Told) -> None:
+        self.record = Record()
+        self.began = time.monotonic()
+        self._plan, self._urls, self._told = plan, urls, told
+        self._scripts = scripts(plan)
+        self._over = asyncio.Event()
+
+    def clock(self) -> float:
+        """Seconds since the clients began."""
+        return time.monotonic() - self.began
+
+    def finish(self) -> None:
+        """Let each client end its session after the turn that it is in."""
+        self._over.set()
+
+    async def once(self) -> None:
+        """Play every script once."""
+        waiting = iter(range(self._plan.scripts))
+        await self._play([waiting] * self._plan.clients)
+
+    async def steadily(self) -> None:
+        """Play scripts until `finish`."""
+        await self._play([order_of(self._plan, number) for number in range(self._plan.clients)])
+
+    async def _play(self, orders: Sequence[Iterator[int]]) -> None:
+        self.began = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            for number, order in enumerate(orders):
+                tasks.create_task(self._client(number, order))
+        self.record.seconds = self.clock()
+
+    async def _client(self, number: int, order: Iterator[int]) -> None:
+        client = Client(number, self._urls, self.record, self.clock, tokens=self._plan.tokens)
+        try:
+            for script in order:
+                if self._over.is_set():
+                    return
+                await self._session(client, self._scripts[script])
+        finally:
+            await client.close()
+
+    async def _session(self, client: Client, script: Script) -> None:
+        """One session; what goes wrong in it ends it, and is noted: what follows would not be comparable."""
+        try:
+            await client.open()
+        except SessionLost as lost:
+            self.record.troubles.append(f"client {client.number} cannot open a session: {lost}")
+            return
+        for place, question in enumerate(script.questions):
+            if self._over.is_set():
+                return
+            turn = Turn(f"{script.number}.{place}", client.number, question, self.clock())
+            self.record.turns.append(turn)
+            try:
+                await client.ask(turn)
+            except SessionLost as lost:
+                turn.error = str(lost)
+            self._told(turn)
+            if not turn.complete:
+                return

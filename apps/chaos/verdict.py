@@ -1,0 +1,220 @@
+"""What a run has shown: guarantees kept or broken, each break with its turn and the faults about it, and the gaps."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import pairwise
+from typing import NamedTuple
+
+from apps.bench.report import Spread, spread
+from apps.chaos.audit import Audit, Logged
+from apps.chaos.plan import Kind
+from apps.chaos.record import Record, Struck, Turn, near
+
+ON_ITS_WAY_S = 0.02
+"""Text that was published before its worker's death may reach the client so much later."""
+SHOWN = 24
+SETTLE_S = 1.0
+
+
+class Broken(NamedTuple):
+    """A guarantee that did not hold: which, for whom, how, and the faults that may have to do with it."""
+
+    guarantee: str
+    who: str
+    how: str
+    faults: tuple[str, ...]
+
+
+class Difference(NamedTuple):
+    """Characters of an answer that are missing, and that are too many."""
+
+    lost: int
+    repeated: int
+
+
+class Gap(NamedTuple):
+    """How long an answer stood still for a fault, from text to text; `after` is the part of it after the fault."""
+
+    fault: Struck
+    turn: Turn
+    seconds: float
+    after: float
+
+
+@dataclass
+class Verdict:
+    """The outcome. `ends` counts turns by how many terminal events they had; gaps are by the fault's name.
+
+    `waits` are of turns that had not begun when they were struck: seconds until their first text.
+    """
+
+    turns: int = 0
+    ends: Counter[int] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    repeated: int = 0
+    tokens_lost: int = 0
+    tokens_copied: int = 0
+    equal: int = 0
+    compared: int = 0
+    fenced: int = 0
+    broken: list[Broken] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    waits: list[Gap] = field(default_factory=list)
+
+    def by_fault(self, gaps: Iterable[Gap]) -> dict[str, Spread]:
+        """Percentiles of `gaps` for each sort of fault."""
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for gap in gaps:
+            found[gap.fault.fault.name].append(gap.seconds)
+        return {name: spread(seconds) for name, seconds in sorted(found.items())}
+
+
+def judged(undisturbed: Record, disturbed: Record, log: Audit) -> Verdict:
+    """What the two runs, and the log of both, have shown."""
+    verdict = Verdict(turns=len(disturbed.turns), fenced=log.fenced)
+    expected = {turn.name: turn for turn in undisturbed.turns if turn.complete}
+    for turn in disturbed.turns:
+        logged = log.turns.get((turn.session, turn.response)) or Logged()
+        faults = tuple(one.label for one in near(disturbed.faults, turn.asked, turn.ended))
+        for guarantee, how in _breaks(verdict, turn, expected.get(turn.name), logged):
+            verdict.broken.append(Broken(guarantee, turn.label, how, faults))
+    for trouble in disturbed.troubles:
+        verdict.broken.append(Broken("a session goes on", trouble, "see there", ()))
+    if disturbed.repeated_events:
+        verdict.broken.append(Broken("no event comes twice", f"{disturbed.repeated_events} events", "same id", ()))
+    verdict.broken += _silent(disturbed, log)
+    _measure(verdict, disturbed, log)
+    return verdict
+
+
+def _breaks(verdict: Verdict, turn: Turn, undisturbed: Turn | None, logged: Logged) -> Iterable[tuple[str, str]]:
+    """What was not as it must be, and the counts of it."""
+    verdict.ends[len(turn.ends)] += 1
+    verdict.statuses[turn.ends[0] if turn.ends else "none"] += 1
+    verdict.tokens_copied += logged.copies
+    if len(turn.ends) != 1:
+        yield "one terminal event", f"{len(turn.ends)} of them; {turn.error or turn.ends}"
+    elif not turn.complete:
+        yield "an answer", f"it ended as {turn.ends[0]}: {turn.error}"
+    if missing := logged.missing:
+        verdict.tokens_lost += missing
+        yield "no token is lost", f"{missing} of {logged.done[0]} do not stand in the log"
+    if logged.changed:
+        yield "the same tokens from each worker", f"token {logged.changed[0]} was computed as two different ones"
+    if not turn.complete:
+        return
+    seen = difference(turn.said, turn.text)
+    verdict.lost += seen.lost
+    verdict.repeated += seen.repeated
+    if seen != Difference(0, 0):
+        yield "each character once", f"{seen.lost} lost, {seen.repeated} repeated: {told_apart(turn.said, turn.text)}"
+    if undisturbed is None:
+        return
+    verdict.compared += 1
+    if (turn.text, turn.tokens) == (undisturbed.text, undisturbed.tokens):
+        verdict.equal += 1
+    else:
+        apart = told_apart(undisturbed.text, turn.text)
+        yield "the undisturbed answer", f"{turn.tokens} tokens instead of {undisturbed.tokens}; {apart}"
+
+
+def _silent(record: Record, log: Audit) -> list[Broken]:
+    """Turns that were acknowledged in the log, of clients of this run, and never ended there."""
+    sessions = {turn.session for turn in record.turns}
+    return [
+        Broken("what is acknowledged ends", f"session {session}, turn {turn}", "no end of it stands in the log", ())
+        for (session, turn), logged in log.turns.items()
+        if session in sessions and logged.acknowledged and not logged.finished
+    ]
+
+
+def difference(right: str, got: str) -> Difference:
+    """What `got` has too few and too many, compared with `right`."""
+    if right == got:
+        return Difference(0, 0)
+    lost = repeated = 0
+    for kind, i, j, k, m in SequenceMatcher(a=right, b=got, autojunk=False).get_opcodes():
+        if kind != "equal":
+            lost += j - i
+            repeated += m - k
+    return Difference(lost, repeated)
+
+
+def told_apart(right: str, got: str) -> str:
+    """Where two texts part, in words."""
+    at = next((n for n, (a, b) in enumerate(zip(right, got, strict=False)) if a != b), min(len(right), len(got)))
+    if len(right) == len(got) == at:
+        return "the texts are the same"
+    return f"from character {at} on {got[at : at + SHOWN]!r} instead of {right[at : at + SHOWN]!r}"
+
+
+# ---- gaps --------------------------------------------------------------------------------------------------------
+
+
+def _measure(verdict: Verdict, record: Record, log: Audit) -> None:
+    for struck in record.faults:
+        for turn in record.turns:
+            logged = log.turns.get((turn.session, turn.response))
+            if not was_struck(struck, turn, logged):
+                continue
+            if (gap := gap_of(struck, turn)) is not None:
+                verdict.gaps.append(gap)
+            elif (wait := wait_of(struck, turn)) is not None:
+                verdict.waits.append(wait)
+
+
+def was_struck(struck: Struck, turn: Turn, logged: Logged | None) -> bool:
+    """Whether the fault concerned this turn: its worker, its gateway, or everybody."""
+    if struck.gateway is not None:
+        return turn.gateway(struck.at) == struck.gateway
+    if struck.parts is None:
+        return True
+    return logged is not None and logged.part in struck.parts
+
+
+def gap_of(struck: Struck, turn: Turn) -> Gap | None:
+    """How long the answer stood still, if it was streaming when it was struck."""
+    times = [piece.at for piece in turn.pieces]
+    if struck.fault.kind is Kind.REBALANCE:
+        return _longest(struck, turn, times)
+    before = [at for at in times if at <= struck.at + ON_ITS_WAY_S]
+    after = [at for at in times if at > struck.at + ON_ITS_WAY_S]
+    if not before or not after or before[0] > struck.at:
+        return None
+    return Gap(struck, turn, after[0] - before[-1], after[0] - struck.at)
+
+
+def _longest(struck: Struck, turn: Turn, times: Sequence[float]) -> Gap | None:
+    """A rebalance comes some time after it was asked for: the longest rest meanwhile."""
+    end = struck.until or float("inf")
+    rests = [later - at for at, later in pairwise(times) if later >= struck.at and at <= end]
+    return Gap(struck, turn, max(rests), max(rests)) if rests else None
+
+
+def wait_of(struck: Struck, turn: Turn) -> Gap | None:
+    """How long the answer took to begin, if it was asked for when the fault was there or a moment before."""
+    if not turn.pieces or turn.pieces[0].at <= struck.at:
+        return None
+    if turn.asked > struck.at + SETTLE_S:
+        return None
+    since = max(turn.asked, struck.at)
+    return Gap(struck, turn, turn.pieces[0].at - since, turn.pieces[0].at - since)
+
+
+def takeovers(gaps: Iterable[Gap]) -> dict[str, Spread]:
+    """Seconds from kill -9 of a worker to the next text, for each stage."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for gap in gaps:
+        if gap.fault.fault.kind is Kind.KILL:
+            found[gap.fault.fault.stage].append(gap.after)
+    return {stage: spread(seconds) for stage, seconds in found.items()}
+
+
+def counts(values: Mapping[str, int]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(values.items()))
