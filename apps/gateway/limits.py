@@ -29,8 +29,8 @@ class Bucket:
 
     def left(self, now: float) -> float:
         """Tokens that there are."""
-        self._tokens = min(self.burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
+        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = max(now, self._at)
         return self._tokens
 
     def full_in(self, now: float) -> float:
