@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "failed"]
 Status = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
@@ -75,11 +75,21 @@ class Tokens(Message, frozen=True):
     stop: tuple[str, ...] = ()
 
 
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why something failed: a `code` for programs, a text for people."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+
+
 class Done(Message, frozen=True):
-    """LLM → postprocess: the answer has ended after `usage.output_tokens` tokens."""
+    """LLM → postprocess: the answer has ended after `usage.output_tokens` tokens; `problem` says why it failed."""
 
     reason: FinishReason
     usage: Usage = Usage()
+    problem: Problem | None = None
 
 
 class Delta(Message, frozen=True):
@@ -92,15 +102,6 @@ class Delta(Message, frozen=True):
     at: int
     text: str
     index: int
-
-
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why something failed: a `code` for programs, a text for people."""
-
-    code: str
-    message: str
-    param: str | None = None
-    retry_after: float | None = None
 
 
 class Finished(Message, frozen=True):

@@ -36,7 +36,7 @@ EXAMPLES: list[Message] = [
     ),
     Prompt("s", "t", (1, 2), Sampling(seed=2**63), emitted=(3,)),
     Tokens("s", "t", 5, (1, 2, 3), ("stop",)),
-    Done("s", "t", "length", Usage(10, 20, 5)),
+    Done("s", "t", "failed", Usage(10, 20, 5), Problem("code", "text")),
     Delta("s", "t", 12, "héllo\n", 4),
     Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
     Told("s", "t", ({"type": "session.created", "session": {"id": "s", "temperature": 0.5, "tools": []}},)),
