@@ -8,19 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
+
+import msgspec
 
 from pipeline.bus import Bus, Headers, Record
-from pipeline.errors import BusUnavailable, MessageTooLarge, Retriable, TurnRejected, UndecodableMessage
+from pipeline.errors import BusUnavailable, MessageTooLarge, PenstockError, Retriable, TurnRejected, UndecodableMessage
 from pipeline.headers import PASSED_ON, REPLY_TO, TURN
 from pipeline.holding import Holding, Lane
 from pipeline.job import Job, Stopped
 from pipeline.journal import under
-from pipeline.messages import DeadLetter, Finished, Message, Problem
-from pipeline.stage import Stage, Stream
+from pipeline.messages import DeadLetter, Message, Problem
+from pipeline.stage import Stage, Stream, finished
 from pipeline.telemetry import LoopMetrics
 from pipeline.topics import REPLIES, TOPIC_OF
 
 log = logging.getLogger(__name__)
+
+LONGEST_TRACEBACK = 8000
+"""Characters of a traceback in a letter: its end, which says where and what."""
 
 
 def problem_of(refusal: TurnRejected) -> Problem:
@@ -61,7 +67,8 @@ class Answering:
                 return True
             except TurnRejected as refusal:
                 self.metrics.refused.inc()
-                await self._say(holding, job, headers, _failed(job, problem_of(refusal)))
+                await job.settled()
+                await self._say(holding, job, headers, self._failed(job, problem_of(refusal)))
                 return True
             except Retriable as error:
                 if lane is not None and isinstance(error, BusUnavailable):
@@ -149,15 +156,23 @@ class Answering:
                 await self._wait_to_retry(job, error, attempt)
 
     async def _bury(self, holding: Holding, job: Job, headers: Headers, error: Exception, attempts: int) -> None:
-        log.error("%s: turn %s failed for good", self.stage.name, job.message.turn, exc_info=error)
+        log.error("%s: turn %s failed for good: %s", self.stage.name, job.message.turn, _place(error))
         self.metrics.buried.inc()
+        await job.settled()
         letter = self._letter(job.first, error, attempts)
         problem = Problem("internal_error", f"the turn failed in stage {self.stage.name!r}; it has been set aside")
+        end = self._failed(job, problem)
         try:
             await self._say(holding, job, headers, letter)
         except MessageTooLarge:
-            await self._say(holding, job, headers, self._letter(job.first._replace(value=b""), error, attempts))
-        await self._say(holding, job, headers, _failed(job, problem))
+            await self._say(holding, job, headers, msgspec.structs.replace(letter, value=b"", traceback=""))
+        await self._say(holding, job, headers, end)
+
+    def _failed(self, job: Job, problem: Problem) -> Message:
+        """The end of a turn for `problem`. Where a part of it was said the end goes the same way: who reads on waits."""
+        published = job.published()
+        end = (self.stage.stopped if published else finished)(job.message, published, "failed")
+        return msgspec.structs.replace(end, problem=problem)
 
     async def bury_unread(self, holding: Holding, record: Record, error: UndecodableMessage) -> None:
         """A record that is no message: it still gets its dead letter, and its client a word."""
@@ -179,11 +194,14 @@ class Answering:
             headers={name: record.headers[name] for name in PASSED_ON if name in record.headers},
             error=f"{type(error).__name__}: {error}",
             attempts=attempts,
+            traceback="".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:],
         )
 
 
-def _failed(job: Job, problem: Problem) -> Finished:
-    return Finished(job.message.session, job.message.turn, status="failed", problem=problem)
+def _place(error: Exception) -> str:
+    """What went wrong and where, for the log: without the words of errors that may repeat what a user said."""
+    words = f": {error}" if isinstance(error, PenstockError) else ""
+    return f"{type(error).__name__}{words}\n{''.join(traceback.format_tb(error.__traceback__))}".rstrip()
 
 
 async def _nothing() -> Stream:

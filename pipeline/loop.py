@@ -82,12 +82,19 @@ class Loop:
         self._rebalancing = False
         self._draining = asyncio.Event()
         self._joined = asyncio.Event()
+        self.taken = 0
+        """Records taken from the bus."""
         self._member: Member | None = None
 
     @property
     def parts(self) -> frozenset[Part]:
         """The partitions in hand."""
         return frozenset(self._holdings)
+
+    @property
+    def in_hand(self) -> int:
+        """Turns being worked on."""
+        return self._working.in_hand
 
     @property
     def joined(self) -> bool:
@@ -140,6 +147,7 @@ class Loop:
                 log.warning("%s: %s; trying again", self.stage.name, error)
                 await asyncio.sleep(1.0)
                 continue
+            self.taken += len(records)
             self.metrics.records.inc(len(records))
             for record in records:
                 self._take(record)

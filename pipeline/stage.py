@@ -17,7 +17,7 @@ from pipeline.messages import Done, Finished, Message, Problem
 from pipeline.topics import TOPIC_OF, Topic
 
 Stream = AsyncGenerator[Any, None]
-StopReason = Literal["cancelled", "deadline"]
+StopReason = Literal["cancelled", "deadline", "failed"]
 
 Each = Callable[[Any], Stream]
 """One message in, a stream of messages out."""
@@ -29,7 +29,7 @@ Resume = Callable[[Any, Sequence[Any]], Message | None]
 """(message, what was already published for it) → the message to go on with; None: nothing is left to do."""
 
 Stopped = Callable[[Message, Sequence[Message], StopReason], Message]
-"""(message, what was published for it, why it is given up) → what to say instead of the rest."""
+"""(message, what was published for it, why it is given up) → what to say instead of the rest: Done or Finished."""
 
 
 LATE = Problem("deadline_exceeded", "the answer was not ready in time")
@@ -40,7 +40,8 @@ def finished(message: Message, published: Sequence[Message], reason: StopReason)
     """The terminal event of a turn that was given up before it reached a stage that knows better."""
     if reason == "cancelled":
         return Finished(message.session, message.turn, status="cancelled", reason=reason)
-    return Finished(message.session, message.turn, status="failed", reason=reason, problem=LATE)
+    problem = LATE if reason == "deadline" else None
+    return Finished(message.session, message.turn, status="failed", reason=reason, problem=problem)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class Working:
         self._slots = Slots(stage.concurrency if stage.each else None, self._step, tasks)
         self._running: dict[Job, None] = {}
 
+    @property
+    def in_hand(self) -> int:
+        """Turns being worked on."""
+        return len(self._running)
+
     def add(self, lane: Lane, job: Job) -> None:
         """Run `job` after those that are in `lane`."""
         lane.jobs.append(job)
@@ -73,7 +78,7 @@ class Working:
 
     def _look(self, now: float) -> None:
         self._answering.tell()
-        self.metrics.in_hand.set(len(self._running))
+        self.metrics.in_hand.set(self.in_hand)
         for job in self._running:
             job.watch(now)
 

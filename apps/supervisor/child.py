@@ -44,7 +44,6 @@ LAG_S = 2.0
 """How long Kafka may take to tell the lag."""
 LASTING = (SettingsError, ModelLoadError, TopicMissing, TopicMismatch)
 """What another start does not mend."""
-STAGE_TAKEN, STAGE_IN_HAND = "penstock_stage_records_total", "penstock_stage_in_hand"
 
 
 async def work_supervised(names: Sequence[str], beats: int, settings: Settings, stop: asyncio.Event) -> None:
@@ -134,8 +133,8 @@ class Tether:
             health.problem(),
             parts=tuple(f"{part.topic}-{part.number}" for loop in self._loops for part in sorted(loop.parts)),
             lag=self._lag,
-            taken=_sum(health, STAGE_TAKEN, self._loops),
-            in_hand=_sum(health, STAGE_IN_HAND, self._loops),
+            taken=sum(loop.taken for loop in self._loops),
+            in_hand=sum(loop.in_hand for loop in self._loops),
             step_s=self._step_s(),
         )
 
@@ -187,11 +186,6 @@ async def _tethered(beats: int, stop: asyncio.Event) -> AsyncGenerator[Tether, N
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _sum(health: Health, metric: str, loops: Sequence[Loop]) -> int:
-    values = [health.registry.get_sample_value(metric, {"stage": loop.stage.name}) for loop in loops]
-    return int(sum(value or 0 for value in values))
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

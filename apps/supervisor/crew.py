@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from apps.supervisor.backoff import Backoff
 from apps.supervisor.process import Told, Worker, start
@@ -42,11 +42,11 @@ class Plan:
     command: Sequence[str]
     replicas: int
     standby: int
-    patience: Patience = field(default_factory=Patience)
-    first_s: float = 1.0
-    most_s: float = 30.0
-    settled_s: float = 10.0
-    drain_s: float = 30.0
+    patience: Patience
+    first_s: float
+    most_s: float
+    settled_s: float
+    drain_s: float
 
     def backoff(self) -> Backoff:
         """A fresh count of failures."""

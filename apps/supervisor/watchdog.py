@@ -11,10 +11,10 @@ from apps.supervisor.words import Beat
 class Patience:
     """Seconds without progress that are borne; see the settings of the same names."""
 
-    silent_s: float = 5.0
-    load_s: float = 600.0
-    step_s: float = 60.0
-    stalled_s: float = 30.0
+    silent_s: float
+    load_s: float
+    step_s: float
+    stalled_s: float
 
 
 class Watchdog:

@@ -16,7 +16,7 @@ from stages.detokenize import Vocabulary
 from stages.postprocess.answer import Answer
 
 STATUS_OF: Mapping[FinishReason, Status] = MappingProxyType(
-    {"stop": "completed", "length": "incomplete", "cancelled": "cancelled", "deadline": "failed"}
+    {"stop": "completed", "length": "incomplete", "cancelled": "cancelled", "deadline": "failed", "failed": "failed"}
 )
 
 GRACE_S = 2.0
@@ -100,7 +100,7 @@ def _end(done: Done, answer: Answer) -> list[Delta | Finished]:
             reason=reason,
             usage=done.usage,
             length=answer.length,
-            problem=LATE if reason == "deadline" else None,
+            problem=LATE if reason == "deadline" else done.problem,
         )
     )
     return told

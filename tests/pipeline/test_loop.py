@@ -211,12 +211,17 @@ async def test_a_retry_in_mid_answer_goes_on_after_what_was_published(bus: Memor
     assert [getattr(TOKENS.decode(r.value), "index", "done") for r in records] == [0, 1, 2, 3, 4, 5, 6, 7, "done"]
 
 
-async def test_what_fails_for_good_becomes_a_dead_letter_and_one_failed(bus: MemoryBus) -> None:
-    """A bug in a stage costs its turn and nothing else; the operator has the record, the client one word."""
+async def test_what_fails_for_good_becomes_a_dead_letter_and_one_failed(
+    bus: MemoryBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in a stage costs its turn and nothing else; the operator has the record, the client one word.
+
+    The letter says where it happened and what the error said; the log, which all may read, only where.
+    """
 
     async def handle(turn: Turn) -> Stream:
         if turn.turn == "t1":
-            raise KeyError("a bug")
+            raise KeyError(f"a bug in {turn.conversation[0].text}")
         yield make_prompt(turn.turn)
 
     async with (
@@ -235,6 +240,11 @@ async def test_what_fails_for_good_becomes_a_dead_letter_and_one_failed(bus: Mem
     assert TURNS.decode(letter.value) == make_turn("t1")
     assert (reply.turn, reply.status, reply.problem.code) == ("t1", "failed", "internal_error")
     assert "a bug" not in reply.problem.message
+    assert "in handle" in letter.traceback
+    assert letter.traceback.endswith("KeyError: 'a bug in hello'\n")
+    assert "KeyError" in caplog.text
+    assert "in handle" in caplog.text
+    assert "bug in hello" not in caplog.text
 
 
 async def test_a_record_that_is_no_message_is_set_aside_and_answered(bus: MemoryBus) -> None:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from pipeline.errors import Overloaded
 from pipeline.headers import DEADLINE
 from pipeline.memory import MemoryBus
 from pipeline.messages import Cancel, Delta, Finished, Prompt, Turn, Usage
@@ -26,11 +27,16 @@ COST = Usage(prompt_tokens=3, output_tokens=len(HELLO))
 
 
 class Stuck:
-    """An engine that says Hello, and then nothing more."""
+    """An engine that says Hello, and then nothing more, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
         """See `Engine.generate`."""
         yield Run(HELLO)
+        if self._error:
+            raise self._error
         await asyncio.Event().wait()
 
 
@@ -39,11 +45,11 @@ async def to_prompt(turn: Turn) -> Stream:
     yield Prompt(turn.session, turn.turn, ids=(7, 8, 9))
 
 
-def grouped(groups: Sequence[int]) -> list[Stage]:
+def grouped(groups: Sequence[int], engine: Stuck) -> list[Stage]:
     """The three stages, so many of them chained each time."""
     stages = [
         Stage("text", TURNS, each=to_prompt),
-        llm_stage(Stuck(), max_prompt=100),
+        llm_stage(engine, max_prompt=100),
         postprocess_stage(Vocabulary(TOKENIZER)),
     ]
     begins = [sum(groups[:n]) for n in range(len(groups))]
@@ -57,7 +63,7 @@ def grouped(groups: Sequence[int]) -> list[Stage]:
 async def test_what_it_has_cost_is_told(groups: Sequence[int], reason: str) -> None:
     """A cancel is told as cancelled and a deadline as failed, once, with the tokens that went in and came out."""
     async with MemoryBus(partitions=2) as bus, tapping(bus, REPLIES) as replies, AsyncExitStack() as stack:
-        for stage in grouped(groups):
+        for stage in grouped(groups, Stuck()):
             _ = await stack.enter_async_context(running(make_loop(stage, bus)))
         late = {DEADLINE: str(time.time() + 0.4)} if reason == "deadline" else {}
         await put(bus, make_turn("t1"), **late)
@@ -73,11 +79,29 @@ async def test_what_it_has_cost_is_told(groups: Sequence[int], reason: str) -> N
     assert (last.status, last.problem) == (("cancelled", None) if reason == "cancelled" else ("failed", LATE))
 
 
+@pytest.mark.parametrize("error", [ValueError("a bug"), Overloaded("no room", retry_after=3.0)], ids=["bug", "refusal"])
+@pytest.mark.parametrize("groups", [(1, 1, 1), (3,), (2, 1), (1, 2)], ids=str)
+async def test_what_fails_in_mid_answer_fails_at_once(groups: Sequence[int], error: Exception) -> None:
+    """A turn that fails after its first tokens is told as failed, once, with what it has cost, long before its end."""
+    stages = grouped(groups, Stuck(error))
+    async with MemoryBus(partitions=2) as bus, tapping(bus, REPLIES) as replies, AsyncExitStack() as stack:
+        for stage in stages:
+            _ = await stack.enter_async_context(running(make_loop(stage, bus)))
+        await put(bus, make_turn("t1"))
+        delta, last = await replies.take(2)
+        assert await replies.silent()
+
+    assert isinstance(delta, Delta)
+    assert (last.status, last.reason, last.usage) == ("failed", "failed", COST)
+    assert last.problem.code == ("overloaded" if isinstance(error, Overloaded) else "internal_error")
+    assert last.problem.retry_after == (3.0 if isinstance(error, Overloaded) else None)
+
+
 @pytest.mark.parametrize("groups", [(1, 1, 1), (3,), (2, 1), (1, 2)], ids=str)
 async def test_a_turn_that_comes_too_late_fails(groups: Sequence[int]) -> None:
     """A turn whose time is over before it is begun ends as failed, once, and says that it was the time."""
     async with MemoryBus(partitions=2) as bus, tapping(bus, REPLIES) as replies, AsyncExitStack() as stack:
-        for stage in grouped(groups):
+        for stage in grouped(groups, Stuck()):
             _ = await stack.enter_async_context(running(make_loop(stage, bus)))
         await put(bus, make_turn("t1"), **{DEADLINE: str(time.time() - 1)})
         (last,) = await replies.take(1)
