@@ -169,7 +169,7 @@ class Answering:
         await self._say(holding, job, headers, end)
 
     def _failed(self, job: Job, problem: Problem) -> Message:
-        """The end of a turn for `problem`. Where a part of it was said the end goes the same way: who reads on waits."""
+        """The end of a turn for `problem`. Where a part was said, the end goes the same way: it is awaited there."""
         published = job.published()
         end = (self.stage.stopped if published else finished)(job.message, published, "failed")
         return msgspec.structs.replace(end, problem=problem)

@@ -119,16 +119,19 @@ class Limits:
         waits = [bucket.owe(now) for bucket in self._event_buckets(client) if bucket.take(now) > 0]
         return _limited(max(waits)) if waits else None
 
-    def admit_turn(self, client: Client, running: int) -> None:
-        """Count a turn of `client`, whose tenant has `running` ones.
+    def admit_turn(self, client: Client, running: Counter[str]) -> None:
+        """Count a turn of `client`, when each tenant has so many `running`.
 
         Raises:
-            Refusal: the tenant has had its share.
+            Refusal: there is no room, or the tenant has had its share.
         """
+        if running.total() >= self._settings.max_turns:
+            why = "as many responses are under way as this gateway takes; try again in 1 s"
+            raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
         if client.tenant == OF_ALL:
             return
-        if running >= (most := self.of(client.tenant).turns):
-            why = f"{running} responses of this tenant are under way, and {most} is the most that may be"
+        if (own := running[client.tenant]) >= (most := self.of(client.tenant).turns):
+            why = f"{own} responses of this tenant are under way, and {most} is the most that may be"
             raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
         if (wait := self._turns[client.tenant].take(self._clock())) > 0:
             why = f"too many responses of this tenant within a minute; try again in {wait:.2f} s"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from apps.gateway.limits import Bucket, Limits, address_of, is_loopback, origin_allowed
@@ -120,3 +122,15 @@ def test_origins_on_this_machine(host: str, may: bool) -> None:
 def test_loopback(host: str, loopback: bool) -> None:
     """An address that only this machine reaches is told from others."""
     assert is_loopback(host) is loopback
+
+
+def test_turns_are_bounded_altogether() -> None:
+    """As many turns as a gateway takes are the most there may be, whosever they are; one that ends makes room."""
+    limits = Limits(settings(max_turns=3), clock=lambda: 0.0)
+    limits.admit_turn(A, Counter({"acme": 1, "shop": 1}))
+
+    with pytest.raises(Refusal, match="this gateway") as refused:
+        limits.admit_turn(A, Counter({"acme": 1, "default": 2}))
+
+    assert (refused.value.code, refused.value.kind) == ("too_many_responses", "rate_limit_error")
+    assert refused.value.retry_after
