@@ -83,7 +83,7 @@ class Plan:
     seed: int = 1
     minutes: float = 1.0
     clients: int = 8
-    scripts: int = 12
+    scripts: int = 8
     kinds: tuple[Kind, ...] = tuple(Kind)
     every: float = 10.0
     model: str = ""

@@ -1,16 +1,21 @@
-"""What a run is told with: tables for people, JSON for programs."""
+"""What a run is told with: tables for people, JSON for programs, a page for both."""
 
 from __future__ import annotations
 
+import json as jsonlib
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from apps.bench.report import table
+from apps.bench.report import Spread, machine, table
+from apps.chaos.page import page
 from apps.chaos.run import Outcome
 from apps.chaos.verdict import Verdict, takeovers
 
@@ -25,45 +30,124 @@ def folder_for(chosen: Path | None) -> Path:
     return chosen
 
 
-def tell(outcome: Outcome, console: Console, *, json: Path | None, page: Path | None) -> bool:
+def tell(outcome: Outcome, console: Console, *, json: Path | None, html: Path | None) -> bool:
     """Show what a run has come to, and write it to the files that are named; whether all guarantees were kept."""
     verdict = outcome.verdict
-    console.print(guarantees(outcome))
-    for title, rows in (
-        ("gap in streaming answers, from text to text", verdict.by_fault(verdict.gaps)),
-        ("kill -9: from the signal to the next text", takeovers(verdict.gaps)),
-        ("answers that had not begun: until their first text", verdict.by_fault(verdict.waits)),
-    ):
+    shown = Table(show_header=False, box=None)
+    for name, value in facts(outcome).items():
+        shown.add_row(name, str(value))
+    console.print(shown, highlight=False)
+    for title, rows in spreads(outcome).items():
         if rows:
             console.print(table(title, rows, unit="s"))
     for one in verdict.broken[:MOST_NAMED]:
         console.print(f"[red]broken:[/] {one.guarantee}: {one.who}: {one.how}", highlight=False, soft_wrap=True)
-        console.print(f"        with {', '.join(one.faults) or 'no fault about it'}", highlight=False, soft_wrap=True)
+        console.print(f"        at {', '.join(one.faults) or 'no fault about it'}", highlight=False, soft_wrap=True)
     if len(verdict.broken) > MOST_NAMED:
-        console.print(f"[red]and {len(verdict.broken) - MOST_NAMED} more[/]")
-    if outcome.left_out:
-        console.print(outcome.left_out, style="dim")
+        console.print(f"[red]and {len(verdict.broken) - MOST_NAMED} more[/]; --json has all")
+    for line in subtitle(outcome):
+        console.print(line, style="dim", highlight=False, soft_wrap=True)
+    _write(json, jsonlib.dumps(document(outcome), indent=2) + "\n", console)
+    _write(html, _page(outcome), console)
     return not verdict.broken
 
 
-def guarantees(outcome: Outcome) -> Table:
-    """The counts."""
-    verdict, record = outcome.verdict, outcome.disturbed
-    shown = Table(show_header=False, box=None)
-    for name, value in facts(verdict).items():
-        shown.add_row(name, str(value))
-    shown.add_row("faults", str(len(record.faults)))
-    shown.add_row("reconnects", str(record.reconnects))
-    return shown
+def _write(path: Path | None, text: str, console: Console) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        console.print(f"written to {path}", style="dim", highlight=False)
 
 
-def facts(verdict: Verdict) -> Mapping[str, Any]:
+def facts(outcome: Outcome) -> Mapping[str, Any]:
     """What was counted, by the names people read."""
+    verdict, record = outcome.verdict, outcome.disturbed
     return {
         "turns": verdict.turns,
-        "terminal events per turn": ", ".join(f"{ends}: {n} turns" for ends, n in sorted(verdict.ends.items())),
-        "statuses": ", ".join(f"{n} {status}" for status, n in sorted(verdict.statuses.items())),
-        "characters lost / repeated": f"{verdict.lost} / {verdict.repeated}",
+        "terminal events per turn": ", ".join(f"{ends} ({n} turns)" for ends, n in sorted(verdict.ends.items())) or "-",
+        "how they ended": ", ".join(f"{n} {status}" for status, n in sorted(verdict.statuses.items())) or "-",
+        "characters lost / told twice": f"{verdict.lost} / {verdict.repeated}",
         "tokens lost": verdict.tokens_lost,
         "equal to the undisturbed answer": f"{verdict.equal} of {verdict.compared}",
+        "faults": len(record.faults),
+        "reconnects of clients": record.reconnects,
+        "records of former owners that did not count": verdict.fenced,
     }
+
+
+def spreads(outcome: Outcome) -> Mapping[str, Mapping[str, Spread]]:
+    """All percentiles, in seconds, by what they are of."""
+    verdict = outcome.verdict
+    found = {
+        "Gap in streaming answers, from text to text": verdict.by_fault(verdict.gaps),
+        "Kill -9 of a worker, from the signal to the next text": takeovers(verdict.gaps),
+        "Answers that had not begun, from the fault to their first text": verdict.by_fault(verdict.waits),
+    }
+    if outcome.plain is not None:
+        found["The same without supervisor and standby"] = takeovers(outcome.plain.gaps)
+    return found
+
+
+def subtitle(outcome: Outcome) -> list[str]:
+    """How the run was."""
+    plan, where = outcome.plan, machine()
+    how = (
+        f"Seed {plan.seed}, {outcome.disturbed.seconds:.0f} s with {plan.clients} clients; each stage with "
+        f"{plan.replicas} workers and {plan.standby} standby, {plan.gateways} gateways; "
+        f"{plan.model or 'the demo model'}, resting {plan.pace * 1000:.0f} ms after each token."
+    )
+    lines = [
+        how,
+        f"{where['cores']} cores of {where['cpu']}, load {where['load']}, Python {where['python']}, {where['date']}.",
+    ]
+    return [*lines, *([f"{outcome.left_out}."] if outcome.left_out else []), f"Logs of all programs: {outcome.logs}"]
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """The report for programs."""
+    verdict, record = outcome.verdict, outcome.disturbed
+    return {
+        "command": " ".join(["penstock", *sys.argv[1:]]),
+        "machine": machine(),
+        "plan": asdict(outcome.plan),
+        "seconds": round(record.seconds, 1),
+        "kept": not verdict.broken,
+        **_counts(verdict),
+        "reconnects": record.reconnects,
+        "faults": dict(sorted(Counter(one.fault.name for one in record.faults).items())),
+        "seconds_by": {
+            title: {name: _rounded(row) for name, row in rows.items()} for title, rows in spreads(outcome).items()
+        },
+        "broken": [one._asdict() for one in verdict.broken],
+        "left_out": outcome.left_out,
+    }
+
+
+def _counts(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "turns": verdict.turns,
+        "terminal_events": {str(ends): n for ends, n in sorted(verdict.ends.items())},
+        "statuses": dict(sorted(verdict.statuses.items())),
+        "characters_lost": verdict.lost,
+        "characters_repeated": verdict.repeated,
+        "tokens_lost": verdict.tokens_lost,
+        "equal": verdict.equal,
+        "compared": verdict.compared,
+        "fenced": verdict.fenced,
+    }
+
+
+def _rounded(row: Spread) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in row._asdict().items()}
+
+
+def _page(outcome: Outcome) -> str:
+    return page(
+        title="Penstock chaos",
+        subtitle=subtitle(outcome),
+        facts=facts(outcome),
+        tables={f"{title} (seconds)": rows for title, rows in spreads(outcome).items()},
+        broken=outcome.verdict.broken,
+        record=outcome.disturbed,
+        plan=outcome.plan,
+    )

@@ -192,7 +192,7 @@ def gap_of(struck: Struck, turn: Turn) -> Gap | None:
 def _longest(struck: Struck, turn: Turn, times: Sequence[float]) -> Gap | None:
     """A rebalance comes some time after it was asked for: the longest rest meanwhile."""
     end = struck.until or float("inf")
-    rests = [later - at for at, later in pairwise(times) if later >= struck.at and at <= end]
+    rests = [later - at for at, later in pairwise(times) if struck.at <= at <= end]
     return Gap(struck, turn, max(rests), max(rests)) if rests else None
 
 

@@ -19,6 +19,7 @@ def chaos(
     seed: Annotated[int, typer.Option("--seed", help="What is asked and broken, and when, follows from it.")] = 1,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long things break.")] = 1.0,
     clients: Annotated[int, typer.Option("--clients", min=1, help="Clients that ask all the time.")] = 8,
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="Different conversations they have.")] = 8,
     faults: Annotated[
         str,
         typer.Option(
@@ -60,6 +61,7 @@ def chaos(
         seed=seed,
         minutes=minutes,
         clients=clients,
+        scripts=sessions,
         kinds=kinds_of(faults),
         every=every,
         model=model,
@@ -73,5 +75,5 @@ def chaos(
     console.print(f"logs of all programs: {place}", style="dim", highlight=False)
     with telling(console) as told:
         outcome = asyncio.run(run(plan, place, kafka, told))
-    kept = tell(outcome, console, json=json, page=html)
+    kept = tell(outcome, console, json=json, html=html)
     raise typer.Exit(0 if kept else BROKEN)
