@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from tests import jars
 from tests.servers import HOST, Container, Program, unused_port
@@ -42,6 +44,8 @@ TEMPERAMENT = {
     "num.io.threads": "4",
 }
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 def properties(host: str, port: int, controller_port: int, data: str) -> dict[str, str]:
     """Configure one KRaft node for tests: small, and quick to notice a death."""
@@ -59,17 +63,17 @@ def properties(host: str, port: int, controller_port: int, data: str) -> dict[st
     }
 
 
-def in_jars(folder: Path, port: int) -> Program:
-    """Run the broker from the official jars."""
+def in_jars(folder: Path, port: int, more: Mapping[str, str] = NOTHING, *, formatting: Sequence[str] = ()) -> Program:
+    """Run the broker from the official jars, with `more` properties and `formatting` options of its storage."""
     libs = jars.kafka_jars()
     java = [*JAVA, f"-Dlog4j2.configurationFile={folder / 'log4j2.xml'}", "-cp", f"{libs}/*"]  # the glob is Java's
     config = folder / "server.properties"
     (folder / "log4j2.xml").write_text(LOG4J)
-    rows = properties(HOST, port, unused_port(), str(folder / "data"))
+    rows = {**properties(HOST, port, unused_port(), str(folder / "data")), **more}
     config.write_text("".join(f"{key}={value}\n" for key, value in rows.items()))
 
     def format_storage() -> None:
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)]
+        command = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config), *formatting]
         with (folder / "output.log").open("ab") as log:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=60, check=True)
 

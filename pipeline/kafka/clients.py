@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 from pipeline.errors import BusUnavailable
+from pipeline.kafka.security import security, why_not
 from pipeline.kafka.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.25
-PROBE_S = 1.0
 STOP_S = 5.0
 
 T = TypeVar("T")
@@ -38,33 +36,20 @@ C = TypeVar("C", bound=Client)
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
     """What every client is told about where and how to connect."""
-    options: dict[str, Any] = {
+    return {
         "bootstrap_servers": settings.bootstrap,
         "client_id": settings.client_id,
         "request_timeout_ms": settings.request_timeout_ms,
-        "security_protocol": settings.security_protocol,
+        **security(settings),
     }
-    if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = _tls(settings)
-    if settings.security_protocol.startswith("SASL"):
-        options["sasl_mechanism"] = settings.sasl_mechanism
-        options["sasl_plain_username"] = settings.sasl_username
-        options["sasl_plain_password"] = settings.sasl_password.reveal()
-    return options
-
-
-def _tls(settings: KafkaSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    if settings.tls_certificate:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_private)
-    return context
 
 
 async def connected(build: Callable[[], C], settings: KafkaSettings, *, extra_s: float = 0.0) -> C:
     """A started client; tries anew for as long as a start may take, and `extra_s` longer.
 
     Raises:
-        BusUnavailable: Kafka could not be reached in that time.
+        BusUnavailable: Kafka could not be reached in that time; it says what kept us from it, as far as we can tell.
+        SettingsError: a file of a certificate cannot be used.
     """
     last = "no answer in time"
     try:
@@ -78,7 +63,7 @@ async def connected(build: Callable[[], C], settings: KafkaSettings, *, extra_s:
                     last = str(error)
                 await asyncio.sleep(RETRY_S)
     except TimeoutError:
-        raise BusUnavailable(settings.bootstrap, last or await _why(settings.bootstrap)) from None
+        raise BusUnavailable(settings.bootstrap, last or await why_not(settings)) from None
 
 
 async def _started(client: C) -> C:
@@ -88,22 +73,6 @@ async def _started(client: C) -> C:
         await stop(client)
         raise
     return client
-
-
-async def _why(bootstrap: str) -> str:
-    """What keeps us from the first broker: aiokafka itself only says that it cannot."""
-    host, _, port = bootstrap.split(",", maxsplit=1)[0].strip().rpartition(":")
-    try:
-        async with asyncio.timeout(PROBE_S):
-            _, writer = await asyncio.open_connection(host, int(port))
-    except TimeoutError:
-        return "no connection within a second"
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    except ValueError:
-        return "an address is host:port"
-    writer.close()
-    return "it takes connections, but does not answer as Kafka does; check security_protocol, credentials and load"
 
 
 async def stop(client: Client, *, seconds: float = STOP_S) -> None:

@@ -36,6 +36,8 @@ class KafkaSettings:
     """File of the certificate that this program shows."""
     tls_private: str | None = None
     """File of that certificate's private key."""
+    tls_passphrase: Secret = NO_SECRET
+    """What opens that file, if it is encrypted; `file:PATH` is the file that holds it."""
     max_request_bytes: Positive = 1 << 20
     """Bytes of the largest record, with its key, headers and some 80 bytes of frame."""
     publish_window: Positive = 2_000
@@ -63,3 +65,6 @@ class KafkaSettings:
             raise ValueError("tls_certificate and tls_private go together")
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
             raise ValueError(f"{self.security_protocol} needs sasl_username and sasl_password")
+        if self.security_protocol == "PLAINTEXT" and (self.sasl_username or self.tls_ca or self.tls_certificate):
+            why = "security_protocol is PLAINTEXT, which takes no login and no certificate; set SASL_SSL, for example"
+            raise ValueError(why)
