@@ -115,9 +115,38 @@ class Finished(Message, frozen=True):
 
 
 class Told(Message, frozen=True):
-    """gateway → gateway, through the log: events of the gateway's own, in the order in which the client gets them."""
+    """gateway → gateway, through the log: events of the gateway's own, in the order in which the client gets them.
+
+    It counts only if `owner` is whom the session belonged to there. `asked` names the client's event that is answered,
+    and `ends_at` is when the turn that begins with it must have ended, in seconds since 1970. `takes` lines that
+    waited are not waiting any more, and `line` is one that waits from here on.
+    """
 
     events: tuple[dict[str, Any], ...]
+    owner: str = ""
+    asked: str = ""
+    ends_at: float | None = None
+    takes: int = 0
+    line: str | None = None
+
+
+class Claimed(Message, frozen=True):
+    """gateway → gateway: from here on the session belongs to `owner`, and what others say of it does not count."""
+
+    owner: str
+
+
+class Snapshot(Message, frozen=True):
+    """gateway → gateway: a session as it stood after the record at offset `at`, so that nothing before must be read.
+
+    Without an `at` the session begins here and belongs to `owner`. `last` tells which event was the last one before:
+    the offset of its record, and its number there. `state` is the gateway's own.
+    """
+
+    owner: str
+    state: bytes
+    at: int | None = None
+    last: tuple[int, int] | None = None
 
 
 class Cancel(Message, frozen=True):

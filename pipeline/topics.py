@@ -9,7 +9,20 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import UndecodableMessage
-from pipeline.messages import Cancel, DeadLetter, Delta, Done, Finished, Message, Prompt, Tokens, Told, Turn
+from pipeline.messages import (
+    Cancel,
+    Claimed,
+    DeadLetter,
+    Delta,
+    Done,
+    Finished,
+    Message,
+    Prompt,
+    Snapshot,
+    Tokens,
+    Told,
+    Turn,
+)
 
 HOUR_MS = 3_600_000
 
@@ -54,7 +67,7 @@ class Topic:
 TURNS = Topic("turns", Turn)
 PROMPTS = Topic("prompts", Prompt)
 TOKENS = Topic("tokens", Tokens, Done)
-REPLIES = Topic("replies", Delta, Finished, Told)
+REPLIES = Topic("replies", Delta, Finished, Told, Claimed, Snapshot)
 CONTROL = Topic("control", Cancel, keep_ms=HOUR_MS, partitions=1)
 DEAD_LETTERS = Topic("dead-letters", DeadLetter, keep_ms=14 * 24 * HOUR_MS, partitions=1)
 

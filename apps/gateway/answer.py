@@ -5,6 +5,8 @@ Text that was already seen is cut; text that is missing is told; there is exactl
 
 from __future__ import annotations
 
+import msgspec
+
 from apps.gateway import events
 from apps.gateway.events import Event, Place
 from apps.gateway.items import Item
@@ -12,21 +14,32 @@ from apps.gateway.items import answer as answer_item
 from pipeline.messages import Delta, Finished, Problem
 
 GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
-LATE = Problem("deadline_exceeded", "the answer was not ready in time")
+
+
+class Running(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a response has come, for a snapshot. `ends_in` is in seconds from then on."""
+
+    view: Event
+    ends_in: float
+    follows: tuple[str, ...] = ()
+    previous: str | None = None
+    cancelled: bool = False
+    opened: bool = False
+    broken: bool = False
+    text: str = ""
 
 
 class Answer:
-    """The state of one response.
+    """The state of one response. `asked_at` and `ends_by` are in seconds of the gateway's clock.
 
-    `asked_at` and `ends_by` are in seconds of the gateway's clock. `follows` are the items that the conversation had
-    when it was asked for, after which the answer comes.
+    `follows` are the items that the conversation had when it was told to begin, after which the answer comes.
     """
 
-    def __init__(self, view: Event, *, asked_at: float, ends_by: float, follows: tuple[str, ...]) -> None:
+    def __init__(self, view: Event, *, asked_at: float, ends_by: float) -> None:
         self.view = view
         self.id: str = view["id"]
         self.in_conversation = view["conversation_id"] is not None
-        self.follows = follows
+        self.follows: tuple[str, ...] = ()
         self.previous: str | None = None
         self.asked_at, self.ends_by = asked_at, ends_by
         self.cancel_reason = "client_cancelled"
@@ -37,6 +50,29 @@ class Answer:
         self._place = Place(self.id, "item_" + self.id.removeprefix("resp_"))
         self._texts: list[str] = []
         self._length = 0
+
+    @classmethod
+    def restored(cls, running: Running, now: float) -> Answer:
+        """The response of a snapshot."""
+        answer = cls(running.view, asked_at=now, ends_by=now + running.ends_in)
+        answer.follows, answer.previous = running.follows, running.previous
+        answer.cancelled, answer.opened, answer.broken = running.cancelled, running.opened, running.broken
+        answer.told = True
+        answer._keep(running.text)
+        return answer
+
+    def running(self, now: float) -> Running:
+        """How far it has come."""
+        return Running(
+            self.view,
+            self.ends_by - now,
+            self.follows,
+            self.previous,
+            self.cancelled,
+            self.opened,
+            self.broken,
+            self.text,
+        )
 
     @property
     def item_id(self) -> str:
@@ -65,14 +101,15 @@ class Answer:
 
     def grow(self, text: str) -> Event:
         """The answer goes on."""
-        self._texts.append(text)
-        self._length += len(text)
+        self._keep(text)
         return events.delta(self._place, text)
 
+    def _keep(self, text: str) -> None:
+        self._texts.append(text)
+        self._length += len(text)
+
     def end(self, finished: Finished) -> Finished:
-        """How the answer ends: as `finished` says, unless text is missing; what is late has failed."""
-        if finished.reason == "deadline":
-            return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=LATE)
+        """How the answer ends: as `finished` says, unless text is missing."""
         lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self._length
         if lost or self.broken:
             return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=GAP)

@@ -24,6 +24,8 @@ RESTART = 1012
 TRY_LATER = 1013
 REPLACED = 4409
 """The same session was opened anew elsewhere; not to be reopened by itself."""
+NOT_RESUMED = 4410
+"""The session cannot go on where the client left it; a new one can be opened at once."""
 
 EXPIRED = "session_expired"
 CLOSE_TIMEOUT_S = 2.0
@@ -33,6 +35,8 @@ class Codec(Protocol):
     """What a client speaks."""
 
     name: str
+    resumable: bool
+    """Whether the client learns where it stands, so that it can come back to there."""
 
     def receive(self, frame: str | bytes) -> Command:
         """The command in a frame."""
@@ -40,7 +44,7 @@ class Codec(Protocol):
     def frames(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
         """The frames for events."""
 
-    def complaint(self, refusal: Refusal) -> list[str]:
+    def complaint(self, refusal: Refusal, event_id: str | None = None) -> list[str]:
         """What to send directly."""
 
 
@@ -72,20 +76,46 @@ class Connection:
         self._websocket, self._session, self._codec = websocket, session, codec
         self._settings, self._metrics = settings, metrics
         self._take, self._pump = take, pump
+        self._missed: deque[str] = deque()
         self._queue: deque[str | Close] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
+        self._last_id, self._asides = "", 0
         self.closing: Close | None = None
         self.opened_at = self.heard_at = time.monotonic()
         self.closed_with = Close(1006, "")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the client can come back to where it stands."""
+        return self._codec.resumable
+
     def deliver(self, events: list[dict[str, Any]]) -> None:
         """Send events to the client, as soon as it takes them."""
+        self._send_soon(self._frames(events))
+        self._close_after(events)
+
+    def catch_up(self, events: list[dict[str, Any]]) -> None:
+        """Send first what the client has missed, however much that is, as fast as it takes it."""
+        self._missed.extend(self._frames(events))
+        self._close_after(events)
+
+    def _frames(self, events: list[dict[str, Any]]) -> list[str]:
         for event in events:
             self._metrics.events_out.labels(event["type"]).inc()
-        self._send_soon(self._codec.frames(events))
+        if events:
+            self._last_id, self._asides = events[-1]["event_id"], 0
+        return self._codec.frames(events)
+
+    def _close_after(self, events: list[dict[str, Any]]) -> None:
         if any(event["type"] == "error" and event["error"]["code"] == EXPIRED for event in events):
             self.close(GOING_AWAY, EXPIRED)
+
+    def _complain(self, refusal: Refusal) -> None:
+        """Say something that stands in no log; its id is that of the event before, and how often that was used."""
+        self._asides += 1
+        event_id = self._session.account.stamp.aside(self._last_id, self._asides) if self._last_id else None
+        self._send_soon(self._codec.complaint(refusal, event_id))
 
     def close(self, code: int, reason: str) -> None:
         """Close the socket, after what is on its way."""
@@ -124,7 +154,7 @@ class Connection:
             command = self._codec.receive(frame)
         except Unreadable as refusal:
             self._metrics.errors.labels(refusal.code).inc()
-            self._send_soon(self._codec.complaint(limited or refusal))
+            self._complain(limited or refusal)
         except Refusal as refusal:
             self._session.refuse(limited.about(refusal.event_id) if limited else refusal)
         else:
@@ -151,6 +181,8 @@ class Connection:
     async def _send(self) -> None:
         try:
             while True:
+                while self._missed:
+                    await self._write(self._missed.popleft())
                 while self._queue:
                     if await self._sent(self._queue.popleft()):
                         return
@@ -167,6 +199,9 @@ class Connection:
                 await self._websocket.close(frame.code, frame.reason)
             return True
         self._bytes -= len(frame)
+        await self._write(frame)
+        return False
+
+    async def _write(self, frame: str) -> None:
         async with asyncio.timeout(self._settings.send_timeout_s):
             await self._websocket.send({"type": "websocket.send", "text": frame})
-        return False

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
 
-from apps.gateway.items import Item
+from apps.gateway.events import Event
+from apps.gateway.items import Item, restored
 from pipeline.messages import Utterance
 
 ROOT = "root"
 
 
 class Conversation:
-    """Items in order.
-
-    Beyond `max_items` or `max_bytes` the oldest exchange goes: what is not the system's, up to the next thing that the
-    user said; the system's only where nothing else is left. The newest item always stays.
-    """
+    """Items in order, of at most `max_items` and `max_bytes` once `bound` has been called."""
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         self._max_items, self._max_bytes = max_items, max_bytes
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
         self._bytes = 0
-        self._forgotten: list[str] = []
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
@@ -37,6 +34,13 @@ class Conversation:
     def ids(self) -> tuple[str, ...]:
         """The ids of all items, in order."""
         return tuple(self._order)
+
+    def copy(self) -> Self:
+        """The same once more."""
+        twin = type(self)(max_items=self._max_items, max_bytes=self._max_bytes)
+        for item in self:
+            twin.insert(item, after=None)
+        return twin
 
     def get(self, item_id: str) -> Item | None:
         """The item with this id."""
@@ -54,7 +58,6 @@ class Conversation:
         self._order.insert(place, item.id)
         self._items[item.id] = item
         self._bytes += item.size
-        self._bound(keep=item.id)
         return before
 
     def replace(self, item: Item) -> None:
@@ -62,29 +65,31 @@ class Conversation:
         if (old := self._items.get(item.id)) is not None:
             self._bytes += item.size - old.size
             self._items[item.id] = item
-            self._bound(keep=item.id)
 
     def delete(self, item_id: str) -> None:
-        """Take an item away."""
-        self._bytes -= self._items.pop(item_id).size
-        self._order.remove(item_id)
-
-    def forgotten(self) -> list[str]:
-        """The ids of the items that went for want of room, since the last call."""
-        gone, self._forgotten = self._forgotten, []
-        return gone
+        """Take an item away, if it is there."""
+        if (item := self._items.pop(item_id, None)) is not None:
+            self._bytes -= item.size
+            self._order.remove(item_id)
 
     def utterances(self) -> tuple[Utterance, ...]:
         """What the model is told."""
         return tuple(item.utterance for item in self if item.text)
 
-    def _bound(self, *, keep: str) -> None:
+    def bound(self, *, keep: str) -> list[str]:
+        """Let the oldest exchanges go for which there is no room; returns the ids of their items.
+
+        An exchange is what is not the system's, up to the next thing that the user said; the system's goes only where
+        nothing else is left, and item `keep` never.
+        """
+        gone: list[str] = []
         while self._bytes > self._max_bytes or len(self._order) > self._max_items:
-            if not (gone := self._oldest(keep)):
-                return
-            for item_id in gone:
+            if not (oldest := self._oldest(keep)):
+                break
+            for item_id in oldest:
                 self.delete(item_id)
-            self._forgotten += gone
+            gone += oldest
+        return gone
 
     def _oldest(self, keep: str) -> list[str]:
         """The ids of the oldest exchange that may go."""
@@ -96,3 +101,52 @@ class Conversation:
                 break
             found.append(item.id)
         return found or [item.id for item in self if item.id != keep][:1]
+
+
+class Talk:
+    """A conversation twice: as the log tells it, and as it will stand there once what is on its way has been read.
+
+    What the client asks for is checked against `draft` and changes it at once. `told` changes only by what is read, in
+    the log's order, so that whoever reads the same records has the same.
+    """
+
+    def __init__(self, *, max_items: int, max_bytes: int) -> None:
+        self.told = Conversation(max_items=max_items, max_bytes=max_bytes)
+        self.draft = self.told.copy()
+
+    def settle(self) -> None:
+        """Nothing is on its way: what the log tells is what there is."""
+        if self.draft.ids != self.told.ids:
+            self.draft = self.told.copy()
+
+    def hear(self, events: Iterable[Event]) -> None:
+        """Take over what a client is told of items that it has asked for."""
+        for event in events:
+            if event["type"] == "conversation.item.added":
+                previous = event["previous_item_id"]
+                after = previous if previous is not None and previous in self.told else ROOT
+                self.told.insert(restored(event["item"]), after=after)
+            elif event["type"] == "conversation.item.deleted":
+                self.told.delete(event["item_id"])
+
+    def begin(self, item: Item, follows: Sequence[str]) -> tuple[str | None, list[str]]:
+        """An answer begins after the last that is left of `follows`; returns what is before it, and what had to go."""
+        previous = self.told.insert(item, after=_last(follows, self.told))
+        self.draft.insert(item, after=_last(follows, self.draft))
+        return previous, self._bounded(item)
+
+    def finish(self, item: Item) -> list[str]:
+        """An answer has ended, and is `item`; returns what had to go for it."""
+        self.told.replace(item)
+        self.draft.replace(item)
+        return self._bounded(item)
+
+    def _bounded(self, item: Item) -> list[str]:
+        gone = self.told.bound(keep=item.id)
+        for item_id in gone:
+            self.draft.delete(item_id)
+        return gone
+
+
+def _last(follows: Sequence[str], conversation: Conversation) -> str:
+    return next((item for item in reversed(follows) if item in conversation), ROOT)

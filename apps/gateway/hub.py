@@ -1,48 +1,60 @@
-"""Between the sessions and the bus: reads this gateway's partitions of `replies`, and hands to the log what is said."""
+"""Between the sessions and the bus: what the log brings goes to its session, and what a session says to the log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Iterable
 
+from apps.gateway.account import Position
+from apps.gateway.arrival import Arrival, Past, failed
+from apps.gateway.cursor import Cursor, Signer
+from apps.gateway.history import History
+from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outbox import Outbox
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.seats import Seats
+from apps.gateway.reading import Reading
+from apps.gateway.refusal import LIMITED, Refusal
+from apps.gateway.seats import Seat, Seats
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
-from apps.gateway.turns import Position
 from pipeline.bus import Bus, Part, Record
-from pipeline.errors import BusUnavailable, SettingsError, TopicMissing, UndecodableMessage
+from pipeline.errors import BusUnavailable, UndecodableMessage
 from pipeline.topics import REPLIES
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
-AT_ONCE = 20
-"""Records after which everything else gets its turn."""
 TICK_S = 0.25
-RETRY_S = 1.0
+RESUME_S = 30.0
+LOOK_BACK = 10_000
+"""Records in which the snapshot of a session that was open lately stands, as a rule."""
+DISTANCE = 2_000
+DISTANCE_EACH = 20
+"""A session's snapshot is made anew when it stands so many records back, and so many more for each session there is."""
+AT_ONCE = 50
+"""Sessions whose snapshots are made at once."""
 
 
 class Hub:
-    """Owns the reading, the publishing and the clock of one gateway. `problem` says why it does not read, if so."""
+    """Owns the reading, the publishing and the clock of one gateway."""
 
     def __init__(self, bus: Bus, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
         self._bus, self._settings, self._metrics = bus, settings, metrics
         self.seats = Seats(settings, metrics)
         self.outbox = Outbox(bus, self._undelivered, timeout_s=settings.publish_timeout_s)
-        self.problem: str | None = "the replies are not read yet"
-        self._positions: dict[Part, int] = {}
-        self._round = 0
+        self.signer = Signer(settings.secret)
+        self.reading = Reading(bus, settings.replies, self._take)
+        self._history = History(bus)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the replies are not read, if so."""
+        return self.reading.problem
 
     def partition(self) -> int:
         """The partition for the next session: one of ours, in turn."""
-        self._round += 1
-        return sorted(self._positions)[self._round % len(self._positions)].number
+        return self.reading.next_own()
 
     async def pump(self, session: Session) -> None:
         """Hand to the log what `session` has to say; waits while the log is behind."""
@@ -50,45 +62,75 @@ class Hub:
         await self.outbox.room()
 
     def end_turns(self) -> None:
-        """End what is under way: the gateway stops."""
+        """End what is under way and cannot go on elsewhere: the gateway stops."""
         for seat in self.seats:
-            seat.session.end_turns()
-            self.outbox.post(seat.session.outgoing())
+            if not self.seats.movable(seat):
+                seat.session.end_turns()
+                self.outbox.post(seat.session.outgoing())
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read())
+            tasks.create_task(self.reading.run())
             tasks.create_task(self.outbox.run())
             tasks.create_task(self._tick())
 
-    async def _read(self) -> None:
-        while True:
+    # -- coming back
+
+    async def resume(self, session: Session, cursor: Cursor) -> Seat:
+        """Let `session`, whose client has got all up to `cursor`, go on here, wherever it was before.
+
+        Raises:
+            Refusal: it cannot, or not now.
+        """
+        begun = time.monotonic()
+        arrival = Arrival(session, cursor)
+        here = self.seats.expect(arrival)
+        try:
+            async with asyncio.timeout(RESUME_S):
+                await self.reading.adopt(cursor.partition)
+                await self._rebuild(arrival)
+                session.claim()
+                await self.pump(session)
+                seat = await here
+        except (BusUnavailable, TimeoutError) as error:
+            log.warning("%s cannot be resumed now: %s", session.id, str(error) or "it takes too long")
+            why = "the log could not be read in time; come back with the same `resume` and `last_event_id`"
+            raise Refusal("resume_unavailable", why, kind=LIMITED, retry_after=2.0) from None
+        finally:
+            self.seats.unexpect(arrival)
+        self._metrics.resume_seconds.observe(time.monotonic() - begun)
+        return seat
+
+    async def _rebuild(self, arrival: Arrival) -> None:
+        """Read its past: the newest of it first, which is enough as a rule."""
+        session, cursor = arrival.session, arrival.cursor
+        part = Part(REPLIES.name, cursor.partition)
+        near = max(cursor.base, await self._bus.end(part) - LOOK_BACK)
+        for start in sorted({near, cursor.base}, reverse=True):
+            past = await self._history.read(part, session.id, start)
+            if not past.whole:
+                raise failed("gone")
             try:
-                await self._read_on()
-            except (BusUnavailable, TopicMissing) as error:
-                self.problem = str(error)
-                log.warning("the replies cannot be read: %s; trying again", error)
-                await asyncio.sleep(RETRY_S)
+                arrival.rebuild(self._decoded(past.records), past.first)
+            except Refusal:
+                if start == cursor.base or not arrival.behind:
+                    raise
+            else:
+                break
+        if not isinstance(session, LineSession) and time.time() > session.expires_at:
+            raise failed("expired")
 
-    async def _read_on(self) -> None:
-        if not self._positions:
-            self._positions = {part: await self._bus.end(part) for part in await self._parts()}
-        async with self._bus.reader(dict(self._positions)) as reader:
-            self.problem = None
-            while True:
-                for number, record in enumerate(await reader.poll(limit=BATCH, timeout=1.0), start=1):
-                    self._positions[record.part] = record.offset + 1
-                    self._take(record)
-                    if number % AT_ONCE == 0:
-                        await asyncio.sleep(0)
+    def _decoded(self, records: list[Record]) -> Past:
+        found: list[tuple[Position, object]] = []
+        for record in records:
+            try:
+                found.append((Position(record.part.number, record.offset), REPLIES.decode(record.value)))
+            except UndecodableMessage:
+                self._metrics.skipped.labels("undecodable").inc()
+        return found  # type: ignore[return-value]  # a topic's messages are of its types
 
-    async def _parts(self) -> Iterable[Part]:
-        count = await self._bus.partitions(REPLIES.name)
-        numbers = self._settings.replies or (random.randrange(count),)
-        if wrong := [number for number in numbers if not 0 <= number < count]:
-            raise SettingsError("gateway.replies", f"there is no partition {wrong[0]}; the topic has {count}")
-        return [Part(REPLIES.name, number) for number in numbers]
+    # -- the log
 
     def _take(self, record: Record) -> None:
         try:
@@ -97,7 +139,7 @@ class Hub:
             self._metrics.skipped.labels("undecodable").inc()
             log.warning("%s at %d: %s", record.part, record.offset, error)
             return
-        if session := self.seats.read(Position(record.part.number, record.offset), message):
+        for session in self.seats.read(Position(record.part.number, record.offset), message):
             self.outbox.post(session.outgoing())
 
     def _undelivered(self, sent: Outgoing, why: Exception) -> None:
@@ -110,3 +152,15 @@ class Hub:
             self.outbox.tick(time.monotonic())
             for session in self.seats.tick(time.monotonic()):
                 self.outbox.post(session.outgoing())
+            await self._remember()
+            self.reading.leave({seat.session.terms.partition for seat in self.seats} | self.seats.expected)
+
+    async def _remember(self) -> None:
+        """Put into the log what snapshots are due."""
+        distance = max(DISTANCE, DISTANCE_EACH * len(self.seats))
+        for count, seat in enumerate(self.seats, start=1):
+            session = seat.session
+            session.remember(self.reading.position(session.terms.partition) - 1, distance)
+            self.outbox.post(session.outgoing())
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)

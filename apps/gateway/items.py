@@ -79,7 +79,16 @@ def blank(text: str) -> bool:
 def answer(item_id: str, text: str, status: str) -> Item:
     """An item of the model's."""
     content = [{"type": "output_text", "text": text}] if status != "in_progress" or text else []
-    return Item(item_id, _message(item_id, "assistant", content, status), "assistant", text)
+    return restored(_message(item_id, "assistant", content, status))
+
+
+def restored(view: dict[str, Any]) -> Item:
+    """The item that a client is shown as `view`."""
+    if view["type"] == "function_call":
+        return Item(view["id"], view, "assistant", f"[calls {view['name']}({view['arguments']})]")
+    if view["type"] == "function_call_output":
+        return Item(view["id"], view, "user", f"[result of the call: {view['output']}]")
+    return Item(view["id"], view, view["role"], "\n".join(part["text"] for part in view["content"]))
 
 
 def _place(item: NewItem) -> str:
@@ -107,7 +116,7 @@ def _said(item_id: str, item: SaidItem, where: str) -> Item:
         raise Refusal("empty_text", "the message holds no text", param=f"{where}.content")
     kind = "output_text" if item.role == "assistant" else "input_text"
     view = _message(item_id, item.role, [{"type": kind, "text": text} for text in texts])
-    return Item(item_id, view, item.role, "\n".join(texts))
+    return restored(view)
 
 
 def _text(part: Part, where: str) -> str:
@@ -136,10 +145,10 @@ def _call(item_id: str, item: CallItem) -> Item:
     view |= {"name": item.name, "arguments": item.arguments}
     if item.call_id is not None:
         view["call_id"] = item.call_id
-    return Item(item_id, view, "assistant", f"[calls {item.name}({item.arguments})]")
+    return restored(view)
 
 
 def _output(item_id: str, item: CallOutputItem) -> Item:
     view = {"id": item_id, "object": "realtime.item", "type": "function_call_output", "status": "completed"}
     view |= {"call_id": item.call_id, "output": item.output}
-    return Item(item_id, view, "user", f"[result of the call: {item.output}]")
+    return restored(view)

@@ -3,49 +3,65 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any, NamedTuple
 
 from apps.gateway import commands as c
+from apps.gateway.account import Position
 from apps.gateway.events import Event
 from apps.gateway.items import blank
 from apps.gateway.refusal import Refusal
-from apps.gateway.session import Session, Terms
-from apps.gateway.turns import Position
-from pipeline.messages import Message
+from apps.gateway.session import Session
+from apps.gateway.terms import Terms
+from pipeline.messages import Message, Told
 
 MOST_MISSED = 64
+
+
+class Waiting(NamedTuple):
+    """A line that is not answered yet, or why it will not be; `logged` if the log tells of it."""
+
+    line: str | Refusal
+    logged: bool = False
 
 
 class LineSession(Session):
     """A session whose client sends lines.
 
     A line that is refused waits for its turn like any other, so that what is told of it never falls into the answer to
-    the line before. While the client is away (`present` is false), whole answers are kept for it.
+    the line before. While a client is away (`present` is false) whole answers are kept for it, in case it comes back
+    without saying what it has seen.
     """
 
     def __init__(self, name: str, terms: Terms) -> None:
         super().__init__(name, terms)
-        self._waiting: deque[c.Say | Refusal] = deque()
+        self._waiting: deque[Waiting] = deque()
+        self._takes = 0
         self._missed: deque[Event] = deque(maxlen=MOST_MISSED)
         self.present = True
         self.flooded = False
 
     def open(self) -> None:
-        """Nothing is told to a chat before its first line."""
+        """Begin; nothing is told to a chat before its first line."""
+        self._begin()
 
     def receive(self, command: c.Command) -> None:
         """Answer a line, now or when those before it are answered."""
         assert isinstance(command, c.Say)
-        self._queue(command)
+        waits = bool(self._waiting) or self.turns.current is not None
+        if self._queue(Waiting(command.text, logged=waits)) and waits:
+            self._log(self._told((), line=command.text))
+        self._next()
 
     def refuse(self, refusal: Refusal) -> None:
         """Tell the client that a line is not answered, when it is that line's turn."""
-        self._queue(refusal)
+        self._queue(Waiting(refusal))
+        self._next()
 
     def read(self, at: Position, message: Message) -> list[Event]:
         """The events that a record of the session makes."""
         made = super().read(at, message)
         if not self.present:
-            self._missed += [_whole(event["text"]) for event in made if event["type"] == "response.output_text.done"]
+            self._missed += [_whole(event) for event in made if event["type"] == "response.output_text.done"]
             self._missed += [event for event in made if event["type"] in ("response.done", "error")]
         self._next()
         return made
@@ -59,7 +75,9 @@ class LineSession(Session):
     def abandon(self) -> None:
         """Give up what is under way, and what waits for it."""
         away = Refusal("client_away", "nobody waited for the answer")
-        self._waiting = deque(line if isinstance(line, Refusal) else away for line in self._waiting)
+        self._waiting = deque(
+            waiting if isinstance(waiting.line, Refusal) else waiting._replace(line=away) for waiting in self._waiting
+        )
         super().abandon()
 
     def returned(self) -> list[Event]:
@@ -67,32 +85,42 @@ class LineSession(Session):
         self.present, self.flooded = True, False
         missed = list(self._missed)
         self._missed.clear()
-        return missed + [_whole(answer.text) for answer in self.turns if answer.text]
+        last = self.account.last_id
+        return missed + [_whole({"event_id": last, "text": answer.text}) for answer in self.turns if answer.text]
 
-    def _queue(self, line: c.Say | Refusal) -> None:
-        if len(self._waiting) >= self.settings.max_queued_lines:
-            self.flooded = True
-            return
-        self._waiting.append(line)
-        self._next()
+    def _go_live(self) -> None:
+        super()._go_live()
+        self._waiting.extend(Waiting(line, logged=True) for line in self.account.lines)
+
+    def _queue(self, waiting: Waiting) -> bool:
+        """Let a line wait; false if too many do."""
+        self.flooded = self.flooded or len(self._waiting) >= self.settings.max_queued_lines
+        if not self.flooded:
+            self._waiting.append(waiting)
+        return not self.flooded
 
     def _next(self) -> None:
-        while self._waiting and self.turns.current is None:
-            line = self._waiting.popleft()
+        while self._waiting and self.turns.current is None and self.begun and not self.lost:
+            waiting = self._waiting.popleft()
+            self._takes += waiting.logged
             try:
-                self._answer(line)
+                self._answer(waiting.line)
             except Refusal as refusal:
                 super().refuse(refusal)
 
-    def _answer(self, line: c.Say | Refusal) -> None:
+    def _answer(self, line: str | Refusal) -> None:
         if isinstance(line, Refusal):
             raise line
         self.check_open()
-        if blank(line.text):
+        if blank(line):
             raise Refusal("empty_text", "the line holds no text")
-        self.create(c.ItemCreate(item=c.SaidItem("user", [c.Part("input_text", text=line.text)])))
+        self.create(c.ItemCreate(item=c.SaidItem("user", [c.Part("input_text", text=line)])))
         self.respond(c.ResponseOptions())
 
+    def _told(self, told: tuple[Event, ...], **more: Any) -> Told:
+        takes, self._takes = self._takes, 0
+        return super()._told(told, takes=takes, **more)
 
-def _whole(text: str) -> Event:
-    return {"type": "response.output_text.delta", "delta": text}
+
+def _whole(event: Event) -> Event:
+    return {"type": "response.output_text.delta", "event_id": event["event_id"], "delta": event["text"]}

@@ -31,6 +31,15 @@ class GatewayMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.repeated = Counter(
+            "penstock_gateway_repeated", "Client events that were done before a reconnect", registry=registry
+        )
+        self.resume_seconds = Histogram(
+            "penstock_gateway_resume_seconds",
+            "From the accepted return of a client to its session's going on",
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.errors = Counter("penstock_gateway_errors", "Errors told to clients", ["code"], registry=registry)
         self.events_in = Counter("penstock_gateway_events_in", "Client events", ["type"], registry=registry)
         self.events_out = Counter("penstock_gateway_events_out", "Events sent to clients", ["type"], registry=registry)

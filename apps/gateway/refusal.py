@@ -15,8 +15,8 @@ LONGEST = 500
 class Refusal(PenstockError):
     """An event that is refused with an `error` event; the session lives on.
 
-    `code` is for programs, `param` the path to what is wrong, `event_id` the client's own name of its event, and
-    `retry_after` the seconds after which it may be tried again.
+    `code` is for programs, `param` the path to what is wrong, `event_id` the client's own name of its event,
+    `retry_after` the seconds after which it may be tried again, and `reason` tells cases of one code apart.
     """
 
     def __init__(
@@ -28,11 +28,12 @@ class Refusal(PenstockError):
         kind: str = INVALID,
         event_id: str | None = None,
         retry_after: float | None = None,
+        reason: str | None = None,
     ) -> None:
         message = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
         super().__init__(message)
         self.code, self.message, self.param, self.kind = code, message, param, kind
-        self.event_id, self.retry_after = event_id, retry_after
+        self.event_id, self.retry_after, self.reason = event_id, retry_after, reason
 
     def about(self, event_id: str | None) -> Refusal:
         """The same, naming the client's event."""

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
+from apps.gateway.account import Position
+from apps.gateway.arrival import Arrival
 from apps.gateway.connection import EXPIRED, FAILED, GOING_AWAY, REPLACED, RESTART, TOO_MUCH, TRY_LATER, Connection
+from apps.gateway.events import Event
 from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.refusal import RESTARTING, Refusal
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
-from apps.gateway.turns import Position
-from pipeline.messages import Message
+from pipeline.messages import Message, Snapshot
 from pipeline.topics import REPLIES
 
 log = logging.getLogger(__name__)
 
+TAKEN = "this session was opened elsewhere"
 UNREACHABLE = "the log cannot be reached; try again in 5 s"
 
 
 class Seat:
-    """A session and its client's socket, if there is one; `left_at` is since when there is none."""
+    """A session and its client's socket, if there is one; `left_at` is since when there is none.
+
+    `missed` is what the client of a session that was resumed has to get first.
+    """
 
     def __init__(self, session: Session, now: float) -> None:
         self.session = session
         self.connection: Connection | None = None
+        self.missed: list[Event] | None = None
         self.left_at: float | None = now
         self.expiring_at: float | None = None
 
@@ -39,7 +48,8 @@ class Seats:
         self._settings, self._metrics = settings, metrics
         self._seats: dict[str, Seat] = {}
         self._gone: list[Session] = []
-        self.draining = False
+        self._arrivals: dict[str, tuple[Arrival, asyncio.Future[Seat]]] = {}
+        self.draining = self.closing = False
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(tuple(self._seats.values()))
@@ -54,8 +64,19 @@ class Seats:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way."""
-        return any(len(seat.session.turns) for seat in self)
+        """Whether a turn is under way that cannot go on elsewhere."""
+        return any(len(seat.session.turns) and not self.movable(seat) for seat in self)
+
+    def movable(self, seat: Seat) -> bool:
+        """Whether its client can go on at another gateway."""
+        return bool(self._settings.secret) and (seat.connection is None or seat.connection.resumable)
+
+    def refuses(self, session: str) -> bool:
+        """Whether that session is to begin nothing new: the gateway stops, and its client cannot go on elsewhere."""
+        if not self.draining:
+            return False
+        seat = self._seats.get(session)
+        return seat is None or not self.movable(seat)
 
     def get(self, session: str) -> Seat | None:
         """The seat of a session."""
@@ -70,10 +91,17 @@ class Seats:
     def enter(self, seat: Seat, connection: Connection) -> None:
         """The client is there; an older socket of its session is closed."""
         if seat.connection is not None:
-            seat.connection.close(REPLACED, "this session was opened elsewhere")
+            seat.connection.close(REPLACED, TAKEN)
         seat.connection, seat.left_at, seat.expiring_at = connection, None, None
+        missed, seat.missed = seat.missed, None
+        if missed is not None:
+            connection.catch_up(missed)
         if isinstance(seat.session, LineSession):
-            connection.deliver(seat.session.returned())
+            whole = seat.session.returned()
+            if missed is None:
+                connection.deliver(whole)
+        elif missed is not None:
+            connection.opened_at -= max(0.0, self._settings.max_session_s - (seat.session.expires_at - time.time()))
 
     def leave(self, seat: Seat, connection: Connection, now: float) -> None:
         """A socket has ended; its session waits for the client to come back."""
@@ -83,19 +111,77 @@ class Seats:
                 seat.session.present = False
             self._make_room()
 
+    # -- who comes from elsewhere
+
+    @property
+    def expected(self) -> set[int]:
+        """The partitions of those who are on their way here."""
+        return {arrival.cursor.partition for arrival, _ in self._arrivals.values()}
+
+    def expect(self, arrival: Arrival) -> asyncio.Future[Seat]:
+        """Keep for `arrival` what the log brings of it; returns what will be its seat."""
+        name = arrival.session.id
+        here: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        if name in self._arrivals:
+            self._fail(name, Refusal("session_taken", TAKEN))
+        self._arrivals[name] = arrival, here
+        return here
+
+    def unexpect(self, arrival: Arrival) -> None:
+        """It has come, or does not come."""
+        name = arrival.session.id
+        if name in self._arrivals and self._arrivals[name][0] is arrival:
+            del self._arrivals[name]
+
+    def _fail(self, name: str, why: Exception) -> None:
+        _, here = self._arrivals.pop(name)
+        if not here.done():
+            here.set_exception(why)
+
+    def _hear(self, name: str, at: Position, message: Message) -> Session | None:
+        """Give a record to a session on its way here, which has come when that makes it ours."""
+        arrival, here = self._arrivals[name]
+        if arrival.cursor.partition != at.partition:
+            return None
+        try:
+            arrival.read(at, message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this one arrival
+            self._fail(name, error)
+            return None
+        if arrival.session.ours and not here.done():
+            seat = self.add(arrival.session, time.monotonic())
+            seat.missed = arrival.missed
+            here.set_result(seat)
+            del self._arrivals[name]
+        return arrival.session
+
     # -- what comes from the log, or does not reach it
 
-    def read(self, at: Position, message: Message) -> Session | None:
-        """Give a record to its session; returns that, if it is one of ours."""
+    def read(self, at: Position, message: Message) -> list[Session]:
+        """Give a record to its session; returns those of ours that may have something to say to it."""
         name, _, _ = message.session.partition("/")  # a stage may know no more than the key of what it could not read
-        if (seat := self._seats.get(name)) is None:
+        found: list[Session] = []
+        seat = self._seats.get(name)
+        if seat is not None and seat.session.terms.partition == at.partition:
+            with self._alone(seat):
+                self._read(seat, at, message)
+            found.append(seat.session)
+        if name in self._arrivals and (session := self._hear(name, at, message)):
+            found.append(session)
+        if not found:
             self._metrics.skipped.labels("no such session").inc()
-            return None
-        with self._alone(seat):
-            told = seat.session.read(at, message)
-            if told and seat.connection is not None:
-                seat.connection.deliver(told)
-        return seat.session
+        return found
+
+    def _read(self, seat: Seat, at: Position, message: Message) -> None:
+        told = seat.session.read(at, message)
+        if seat.session.lost:
+            if seat.connection is not None:
+                seat.connection.close(REPLACED, TAKEN)
+            del self._seats[seat.session.id]
+        elif told and seat.connection is not None:
+            seat.connection.deliver(told)
+        elif seat.missed is not None:
+            seat.missed += told
 
     def undelivered(self, sent: Outgoing, why: Exception) -> Session | None:
         """A record did not reach the log: what cannot be logged cannot be told, so the socket is closed."""
@@ -104,7 +190,8 @@ class Seats:
         if (seat := self._seats.get(sent.message.session)) is None:
             return None
         seat.session.undelivered(sent, why)
-        if sent.topic is REPLIES and seat.connection is not None:
+        lost = sent.topic is REPLIES and not isinstance(sent.message, Snapshot)
+        if lost and seat.connection is not None:
             seat.connection.close(TRY_LATER, UNREACHABLE)
         return seat.session
 
@@ -131,7 +218,7 @@ class Seats:
         busy = len(seat.session.turns) > 0
         if busy:
             connection.heard_at = now
-        if self.draining and not busy:
+        if self.closing and (not busy or self.movable(seat)):
             connection.close(RESTART, RESTARTING)
         if isinstance(seat.session, LineSession) and seat.session.flooded:
             connection.close(TOO_MUCH, "too many lines wait for their answer")

@@ -79,7 +79,7 @@ async def _serve(
             await asyncio.sleep(POLL_S / 10)
         started(*taken.getsockname()[:2])
         await stop.wait()
-        await drain(app.state.hub, settings.drain_s)
+        await drain(app.state.hub, settings)
         server.should_exit = True
 
 
@@ -90,13 +90,16 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def drain(hub: Hub, seconds: float) -> None:
-    """Refuse what is new and close who is idle; after `seconds` end the turns that still run, and close their clients.
+async def drain(hub: Hub, settings: GatewaySettings) -> None:
+    """Be ready no more and refuse what is new; then close those who are idle, or can go on elsewhere.
 
-    Clients are told how their turns ended before they are closed.
+    The turns of the others get some time, then they are ended. All are told how theirs ended before they are closed.
     """
     hub.seats.draining = True
-    await _until(lambda: not hub.seats.connected, seconds)
+    if hub.seats.connected:
+        await asyncio.sleep(settings.drain_notice_s)
+    hub.seats.closing = True
+    await _until(lambda: not hub.seats.connected, settings.drain_s)
     hub.end_turns()
     await _until(lambda: not hub.seats.busy, LAST_WORDS_S)
     for seat in hub.seats:

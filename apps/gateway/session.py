@@ -5,59 +5,40 @@ Sans-I/O: knows no socket and no bus. `receive` and `tick` fill `outgoing`, `rea
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from apps.gateway import commands as c
 from apps.gateway import events
+from apps.gateway.account import Account, Position
 from apps.gateway.answer import Answer
 from apps.gateway.config import MODALITIES, SessionConfig
-from apps.gateway.conversation import ROOT, Conversation
+from apps.gateway.context import check_metadata, context
+from apps.gateway.conversation import ROOT, Conversation, Talk
 from apps.gateway.events import CONVERSATION, Event
 from apps.gateway.items import Item, accepted, new_id
-from apps.gateway.metrics import GatewayMetrics
+from apps.gateway.memory import Memory
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.protocols.realtime import error_event
 from apps.gateway.refusal import LIMITED, RESTARTING, Refusal, shutting_down
-from apps.gateway.settings import GatewaySettings
-from apps.gateway.tenants import OF_ALL
-from apps.gateway.turns import Position, Turns
-from pipeline.messages import Message, Problem, Told, Turn, Utterance
+from apps.gateway.terms import Terms
+from apps.gateway.turns import Turns
+from pipeline.messages import Claimed, Message, Problem, Snapshot, Told, Turn
 from pipeline.telemetry import new_traceparent
 from pipeline.topics import REPLIES
 
-MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
-
-Rates = Callable[[], list[dict[str, Any]]]
-"""The client's rate limits, as `rate_limits.updated` shows them."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a session is opened with.
-
-    `model` is said to answer it, and `asked` is what the stages are asked for (None: whichever is theirs); `partition`
-    is the one of `replies` where it reads back what its client is told; `trace` is the W3C trace context of whoever
-    opened it, if there is one; `draining` says whether nothing new is to begin; `tenant` is whose it is; `admit_turn`
-    refuses a turn where its tenant has had its share.
-    """
-
-    model: str
-    partition: int
-    settings: GatewaySettings
-    metrics: GatewayMetrics
-    rates: Rates
-    asked: str | None = None
-    trace: str | None = None
-    draining: Callable[[], bool] = lambda: False
-    tenant: str = OF_ALL
-    admit_turn: Callable[[], None] = lambda: None
+LONGEST_NAME = 64
+"""Characters of a client's event id, beyond which it is known by its hash."""
 
 
 class Session:
-    """A conversation and the turns in it. `name` stands for it in the log; nothing else may have the same."""
+    """A conversation and the turns in it. `name` stands for it in the log; in one partition nothing else may have it.
+
+    A session is opened with `open`, or made of a snapshot with `restore` and claimed with `claim`. It is `ours` once
+    that has been read back, and `lost` when somebody else has claimed it since.
+    """
 
     def __init__(self, name: str, terms: Terms) -> None:
         self.id = name
@@ -65,23 +46,76 @@ class Session:
         self.settings = settings = terms.settings
         expires_at = int(time.time() + settings.max_session_s)
         self.config = SessionConfig(settings, session=name, model=terms.model, expires_at=expires_at)
-        self.conversation = Conversation(
-            max_items=settings.max_conversation_items, max_bytes=settings.max_conversation_bytes
-        )
-        self.turns = Turns(name, terms.partition, self.conversation, settings, terms.metrics, terms.tenant)
-        self._conversation_id = new_id(CONVERSATION)
+        self.talk = Talk(max_items=settings.max_conversation_items, max_bytes=settings.max_conversation_bytes)
+        self.turns = Turns(name, terms, self.talk)
+        self.account = Account(terms.partition, terms.signer.stamp(terms.tenant, name), self.talk, self.turns)
+        self.owner = secrets.token_hex(8)
+        self.ours = self.lost = self._opened = False
+        self._asked = ""
+        self._done: frozenset[str] = frozenset()
+        self._on_the_way = 0
+        self.memory = Memory()
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation as the client has been told of it."""
+        return self.talk.told
+
+    @property
+    def expires_at(self) -> int:
+        """When the session must end, in seconds since 1970."""
+        return int(self.account.view["expires_at"])
+
+    # -- whose it is
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known whose it is: from then on it may say something."""
+        return self._opened or self.ours
+
+    def open(self) -> None:
+        """Begin, and tell the client of its session."""
+        self._begin()
+        self.tell(events.session_event("session.created", self.config.view))
+
+    def _begin(self) -> None:
+        account = self.account
+        account.model, account.view, account.conversation = self.terms.asked, self.config.view, new_id(CONVERSATION)
+        account.holder, self._opened = self.owner, True
+        self._log(Snapshot(self.id, "", self.owner, account.state()))
+        self.turns.go_live(self.terms.metrics)
+
+    def restore(self, snapshot: Snapshot, at: Position) -> None:
+        """Begin with what a snapshot says, which stands at `at`."""
+        self.account.restore(snapshot, at)
+
+    def claim(self) -> None:
+        """Make it ours: from where that stands in the log, nobody else can say anything."""
+        self._log(Claimed(self.id, "", self.owner))
+
+    def _go_live(self) -> None:
+        """All that counts of what others did has been read."""
+        self.config.view = self.account.view
+        self.talk.settle()
+        self.turns.go_live(self.terms.metrics)
+        self._done = frozenset(asked for asked, times in self.account.seen.items() if times == 1)
 
     # -- what the client asks
 
-    def open(self) -> None:
-        """Tell the client of its session."""
-        self.tell(events.session_event("session.created", self.config.view))
-
     def receive(self, command: c.Command) -> None:
-        """Carry a command out, or tell the client why not."""
+        """Carry a command out, or tell the client why not. What was done before the client came back is not repeated.
+
+        Some clients give all their events one name: such a name stands for none of them.
+        """
+        asked = _name(command)
+        if asked in self._done:
+            self.terms.metrics.repeated.inc()
+            return
+        self._asked = asked
         try:
             self._carry_out(command)
         except Refusal as refusal:
+            self._asked = ""
             self.refuse(refusal.about(command.event_id))
 
     def refuse(self, refusal: Refusal) -> None:
@@ -98,7 +132,7 @@ class Session:
                 self.create(command)
             case c.ItemDelete():
                 self._known(command.item_id, "delete")
-                self.conversation.delete(command.item_id)
+                self.talk.draft.delete(command.item_id)
                 self.tell(events.deleted(command.item_id))
             case c.ItemRetrieve():
                 item = self._known(command.item_id, "retrieve")
@@ -123,21 +157,22 @@ class Session:
         item = accepted(command.item, max_text=self.settings.max_text_bytes)
         if item.id == ROOT:
             raise Refusal("invalid_value", f"{ROOT!r} stands for the conversation's beginning", param="item.id")
-        if item.id in self.conversation or any(item.id == answer.item_id for answer in self.turns):
+        draft = self.talk.draft
+        if item.id in draft or any(item.id == answer.item_id for answer in self.turns):
             raise Refusal("item_already_exists", f"there is an item {item.id!r} already", param="item.id")
         after = command.previous_item_id
-        if after not in (None, ROOT) and after not in self.conversation:
+        if after not in (None, ROOT) and after not in draft:
             why = f"there is no item {after!r} to add it after"
             raise Refusal("item_create_invalid_previous_item_id", why, param="previous_item_id")
-        previous = self.conversation.insert(item, after=after)
+        previous = draft.insert(item, after=after)
         self.tell(
             events.item_event("conversation.item.added", item.view, previous),
             events.item_event("conversation.item.done", item.view, previous),
-            *map(events.deleted, self.conversation.forgotten()),
+            *map(events.deleted, draft.bound(keep=item.id)),
         )
 
     def _known(self, item_id: str, verb: str) -> Item:
-        if (item := self.conversation.get(item_id)) is None:
+        if (item := self.talk.draft.get(item_id)) is None:
             raise Refusal(f"item_{verb}_invalid_item_id", f"there is no item {item_id!r}", param="item_id")
         return item
 
@@ -173,56 +208,27 @@ class Session:
         if beside and self.turns.beside >= self.settings.max_responses - 1:
             why = f"{self.turns.beside} responses are under way beside the conversation, which is the most that may be"
             raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
-        _check_metadata(options.metadata)
+        check_metadata(options.metadata)
         sampling = self.config.sampling(options)
-        said = self._context(options)
+        said = context(self.config, self.talk.draft, self.settings, options)
         self.terms.admit_turn()
         now = time.monotonic()
         view = events.response(
             new_id("resp"),
-            conversation=None if beside else self._conversation_id,
+            conversation=None if beside else self.account.conversation,
             metadata=options.metadata,
             limit=self.config.limit(options),
             modalities=MODALITIES,
         )
-        answer = Answer(view, asked_at=now, ends_by=now + self.settings.turn_timeout_s, follows=self.conversation.ids)
+        timeout = self.settings.turn_timeout_s
+        answer = Answer(view, asked_at=now, ends_by=now + timeout)
         acknowledgement = (
             {"type": "response.created", "response": view},
             {"type": "rate_limits.updated", "rate_limits": self.terms.rates()},
         )
-        turn = Turn(self.id, answer.id, conversation=said, sampling=sampling, model=self.terms.asked)
-        self.turns.start(answer, turn, acknowledgement, self.terms.trace or new_traceparent())
-
-    def _context(self, options: c.ResponseOptions) -> tuple[Utterance, ...]:
-        """What the model is told: the system prompt, then the conversation or what the client put in its place.
-
-        Where the last word is not the user's, the response's own instructions are what is to be answered: that is how
-        clients let an assistant speak first.
-        """
-        said = self.conversation.utterances() if options.input is None else self._input(options.input)
-        own = options.instructions
-        if isinstance(own, str) and own.strip() and (not said or said[-1].role != "user"):
-            return self._system(None) + said + (Utterance("user", own),)
-        return self._system(options) + said
-
-    def _system(self, options: c.ResponseOptions | None) -> tuple[Utterance, ...]:
-        instructions = self.config.instructions(options)
-        return (Utterance("system", instructions),) if instructions.strip() else ()
-
-    def _input(self, given: list[c.NewItem | c.ReferenceItem]) -> tuple[Utterance, ...]:
-        most = self.settings.max_text_bytes
-        items = [self._item(item, f"response.input[{n}]", most) for n, item in enumerate(given)]
-        if (size := sum(item.size for item in items)) > self.settings.max_conversation_bytes:
-            why = f"the input has {size} bytes; at most {self.settings.max_conversation_bytes} are taken"
-            raise Refusal("string_above_max_length", why, param="response.input")
-        return tuple(item.utterance for item in items if item.text)
-
-    def _item(self, item: c.NewItem | c.ReferenceItem, where: str, max_text: int) -> Item:
-        if not isinstance(item, c.ReferenceItem):
-            return accepted(item, max_text=max_text, where=where)
-        if (known := self.conversation.get(item.id)) is None:
-            raise Refusal("invalid_value", f"there is no item {item.id!r}", param=f"{where}.id")
-        return known
+        told = self._told(acknowledgement, turn=answer.id, ends_at=time.time() + timeout)
+        turn = Turn(self.id, answer.id, conversation=said, sampling=sampling, model=self.account.model)
+        self.turns.start(answer, turn, told, self.terms.trace or new_traceparent())
 
     def _cancel(self, response_id: str | None) -> None:
         answer = self.turns.current if response_id is None else self.turns.get(response_id)
@@ -249,15 +255,59 @@ class Session:
     # -- what the log says
 
     def read(self, at: Position, message: Message) -> list[Event]:
-        """The events that a record of the session makes."""
-        return self.turns.read(at, message)
+        """The events that a record of the session makes.
+
+        Raises:
+            msgspec.DecodeError: it is of another version.
+        """
+        if isinstance(message, Claimed) or (isinstance(message, Snapshot) and message.at is None):
+            if message.owner == self.owner:
+                return self._come_in(at, message)
+            if self._opened and not self.ours:
+                return []  # an earlier session of that name, before ours begins
+            if self.ours or isinstance(message, Snapshot):
+                self.lost = True
+                self.turns.let_go(time.monotonic())
+                return []
+        if isinstance(message, Snapshot):
+            self.memory.read(message, self.owner)
+        made = self.account.read(at, message)
+        if isinstance(message, Told) and message.owner == self.owner:
+            self._on_the_way = max(0, self._on_the_way - 1)
+            if not self._on_the_way:
+                self.talk.settle()
+        return made
+
+    def _come_in(self, at: Position, message: Message) -> list[Event]:
+        made = self.account.read(at, message)
+        self.ours = True
+        if isinstance(message, Claimed):
+            self._go_live()
+        return made
 
     def tick(self, now: float) -> bool:
         """End what should have ended; whether the log has lost an end."""
         return self.turns.tick(now)
 
+    def remember(self, at: int, distance: int) -> None:
+        """Put a snapshot into the log where one is due, all having been read up to offset `at`.
+
+        One is due where as much came since the last one as that had, or where it stands `distance` records back.
+        """
+        account = self.account
+        if self.ours and not self.turns.waits and self.memory.due(account.since, at + 1 - account.base, distance):
+            state = account.state()
+            self.memory.made(state)
+            self._log(Snapshot(self.id, "", self.owner, state, at, account.last))
+
     def undelivered(self, sent: Outgoing, why: Exception) -> None:
         """A record did not reach the log."""
+        if isinstance(sent.message, Snapshot):
+            self.memory.lost()
+            return
+        if isinstance(sent.message, Told):
+            self._on_the_way = 0
+            self.talk.settle()
         self.turns.undelivered(sent, why, time.monotonic())
 
     def outgoing(self) -> list[Outgoing]:
@@ -268,7 +318,15 @@ class Session:
 
     def tell(self, *told: Event) -> None:
         """Put events into the log, from where the client gets them."""
-        self.turns.outgoing.append(Outgoing(REPLIES, Told(self.id, "", events=told), self.id, self.terms.partition))
+        self._log(self._told(told))
+
+    def _told(self, told: tuple[Event, ...], **more: Any) -> Told:
+        asked, self._asked = self._asked, ""
+        self._on_the_way += 1
+        return Told(self.id, more.pop("turn", ""), told, self.owner, asked, **more)
+
+    def _log(self, message: Message) -> None:
+        self.turns.outgoing.append(Outgoing(REPLIES, message, self.id, self.terms.partition))
 
 
 def _no_audio(command: c.Command) -> Refusal:
@@ -276,11 +334,8 @@ def _no_audio(command: c.Command) -> Refusal:
     return Refusal("audio_not_supported", f"{kind}: audio is not served yet; send text", param="type")
 
 
-def _check_metadata(metadata: dict[str, str] | None) -> None:
-    pairs = metadata or {}
-    fits = len(pairs) <= MOST_PAIRS and all(
-        len(key) <= LONGEST_KEY and len(value) <= LONGEST_VALUE for key, value in pairs.items()
-    )
-    if not fits:
-        why = f"metadata has at most {MOST_PAIRS} pairs of {LONGEST_KEY} and {LONGEST_VALUE} characters"
-        raise Refusal("invalid_value", why, param="response.metadata")
+def _name(command: c.Command) -> str:
+    """How a client's event is known again: by its kind and its id, if it has one."""
+    kind, event_id = command.__struct_config__.tag, command.event_id or ""
+    short = event_id if len(event_id) <= LONGEST_NAME else blake2b(event_id.encode(), digest_size=16).hexdigest()
+    return f"{kind} {short}" if event_id else ""

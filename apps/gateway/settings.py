@@ -139,6 +139,10 @@ class GatewaySettings:
     replies: tuple[int, ...] = ()
     """Partitions of `replies` that this gateway reads; none: one, drawn at random."""
 
+    secret: str = ""
+    """Signs where clients stand, so that they can come back to any gateway that has the same; 32 random characters or
+    more. None: one that this process makes up, so that they can come back to this very process alone."""
+
     model_aliases: Mapping[str, str] = field(default_factory=lambda: NO_ALIASES)
     """Further names under which clients may ask for a model (`gpt-realtime` → ours), besides `default`."""
 
@@ -224,8 +228,13 @@ class GatewaySettings:
     publish_timeout_s: Seconds = 10.0
     """Seconds that a record may take to stand in the log."""
 
+    drain_notice_s: Annotated[float, Meta(ge=0)] = 1.0
+    """Seconds between the moment when a gateway that stops is no longer ready and the moment when it closes its
+    connections (with 1012), so that balancers send those who come back elsewhere."""
+
     drain_s: Seconds = 10.0
-    """Seconds that running turns get on shutdown; after that they fail, and the clients are told."""
+    """Seconds that running turns get on shutdown whose clients cannot go on at another gateway (there is no `secret`,
+    or they are chats that do not say where they stand); after that these fail, and their clients are told."""
 
     ping_interval_s: Seconds = 20.0
     """Seconds between the pings of an open connection."""

@@ -11,7 +11,9 @@ from collections.abc import AsyncGenerator, Mapping
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from apps.gateway.connection import TOO_MUCH, Codec, Connection
+from apps.gateway.arrival import RESUME_FAILED, failed
+from apps.gateway.connection import NOT_RESUMED, REPLACED, TOO_MUCH, TRY_LATER, Codec, Connection
+from apps.gateway.cursor import BadCursor, Cursor
 from apps.gateway.door import Door, denial
 from apps.gateway.hub import Hub
 from apps.gateway.items import new_id
@@ -22,16 +24,19 @@ from apps.gateway.protocols.chat import NAME, Chat
 from apps.gateway.protocols.realtime import Realtime
 from apps.gateway.refusal import LIMITED, Refusal, shutting_down
 from apps.gateway.seats import Seat
-from apps.gateway.session import Session, Terms
+from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.tenants import Client
+from apps.gateway.terms import Terms
 from pipeline.errors import UnknownModel
 
 log = logging.getLogger(__name__)
 
-CHAT_PREFIX = "chat."
+SESSION_PREFIX, CHAT_PREFIX = "sess", "chat."
 DEFAULT = "default"
 SUBPROTOCOL = "realtime"
+CLOSES = {RESUME_FAILED: NOT_RESUMED, "resume_unavailable": TRY_LATER, "session_taken": REPLACED}
+"""How a socket is closed whose session could not be given to it; else with 1008."""
 CHAT = "chat"
 """What a page offers beside its key: `["chat", "openai-insecure-api-key.KEY"]`."""
 TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -62,42 +67,77 @@ class Sockets:
                 return
             await _accept(websocket, SUBPROTOCOL)
             try:
-                model = self._model(websocket)
                 if websocket.query_params.get("intent") == "transcription":
                     raise Refusal("audio_not_supported", "transcription is not served yet", param="intent")
+                seat = await self._realtime_seat(websocket, client)
             except Refusal as refusal:
                 await self._turn_away(websocket, codec, refusal)
                 return
-            session = Session(new_id("sess"), self._terms(websocket, client, model))
-            session.open()
-            seat = self._hub.seats.add(session, time.monotonic())
             await self._serve(websocket, seat, codec, client)
+
+    async def _realtime_seat(self, websocket: WebSocket, client: Client) -> Seat:
+        """A new session, or the one that the client comes back to."""
+        if (name := websocket.query_params.get("resume")) is not None:
+            cursor = self._cursor(client, name, websocket.query_params.get("last_event_id", ""), SESSION_PREFIX)
+            return await self._hub.resume(Session(name, self._terms(websocket, client, name, None, cursor)), cursor)
+        name, model = new_id(SESSION_PREFIX), self._model(websocket)
+        session = Session(name, self._terms(websocket, client, name, model))
+        session.open()
+        return self._hub.seats.add(session, time.monotonic())
 
     async def chat(self, websocket: WebSocket) -> None:
         """`/chat/{session}`."""
         codec = Chat(longest=self._settings.max_message_bytes)
+        last = websocket.query_params.get("last")
         async with self._admitted(websocket) as client:
             if client is None:
                 return
             await _accept(websocket, CHAT)
             try:
-                seat = self._chat_seat(websocket, client)
+                name = self._chat_name(websocket, client)
+                if last is not None:
+                    stamp = self._hub.signer.stamp(client.tenant, name)
+                    codec = Chat(longest=self._settings.max_message_bytes, aside=stamp.aside)
+                if last:
+                    cursor = self._cursor(client, name, last, CHAT_PREFIX)
+                    codec.skip = cursor.aside
+                    seat = await self._chat_resumed(websocket, client, name, cursor)
+                else:
+                    seat = self._chat_seat(websocket, client, name)
             except Refusal as refusal:
                 await self._turn_away(websocket, codec, refusal)
                 return
             await self._serve(websocket, seat, codec, client)
 
-    def _chat_seat(self, websocket: WebSocket, client: Client) -> Seat:
-        """The tenant's session of that name, or a new one; the prefix tells it from ours and from other tenants'."""
+    def _chat_name(self, websocket: WebSocket, client: Client) -> str:
+        """How the log knows the tenant's session of that name; the prefix tells it from ours and other tenants'."""
         name = websocket.path_params["session"]
         if not NAME.fullmatch(name):
             raise Refusal("invalid_session", "a session's name has 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+        return f"{CHAT_PREFIX}{client.prefix}{name}"
+
+    def _chat_seat(self, websocket: WebSocket, client: Client, name: str) -> Seat:
+        """The session of that name which is here, or a new one."""
         model = self._model(websocket)
-        name = f"{CHAT_PREFIX}{client.prefix}{name}"
         if seat := self._hub.seats.get(name):
             return seat
-        session = LineSession(name, self._terms(websocket, client, model))
+        session = LineSession(name, self._terms(websocket, client, name, model))
+        session.open()
         return self._hub.seats.add(session, time.monotonic())
+
+    async def _chat_resumed(self, websocket: WebSocket, client: Client, name: str, cursor: Cursor) -> Seat:
+        """The session that the client comes back to. Of an event that it got in part, the whole is told again."""
+        session = LineSession(name, self._terms(websocket, client, name, None, cursor))
+        return await self._hub.resume(session, cursor._replace(number=cursor.number - 1) if cursor.aside else cursor)
+
+    def _cursor(self, client: Client, name: str, event_id: str, prefix: str) -> Cursor:
+        """Where the client stands, by the last event that it has got."""
+        try:
+            if not name.startswith(prefix):
+                raise BadCursor
+            return self._hub.signer.stamp(client.tenant, name).read(event_id)
+        except BadCursor:
+            raise failed("invalid_cursor") from None
 
     async def _serve(self, websocket: WebSocket, seat: Seat, codec: Codec, client: Client) -> None:
         session = seat.session
@@ -127,18 +167,21 @@ class Sockets:
             lasted = now - connection.opened_at
             log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, reason)
 
-    def _terms(self, websocket: WebSocket, client: Client, model: str | None) -> Terms:
+    def _terms(
+        self, websocket: WebSocket, client: Client, name: str, model: str | None, cursor: Cursor | None = None
+    ) -> Terms:
         trace = websocket.headers.get("traceparent", "")
         return Terms(
             model=model or self._known[0],
             asked=model,
-            partition=self._hub.partition(),
+            partition=cursor.partition if cursor else self._hub.partition(),
             settings=self._settings,
             metrics=self._metrics,
             rates=lambda: self._limits.rates(client),
-            draining=lambda: self._hub.seats.draining,
+            draining=lambda: self._hub.seats.refuses(name),
             trace=trace if TRACE.fullmatch(trace) else None,
             tenant=client.tenant,
+            signer=self._hub.signer,
             admit_turn=lambda: self._limits.admit_turn(client, self._running()),
         )
 
@@ -200,7 +243,8 @@ class Sockets:
         self._metrics.refused.labels(refusal.code).inc()
         for frame in codec.complaint(refusal):
             await websocket.send_text(frame)
-        await websocket.close(TOO_MUCH, f"{refusal.code}: {refusal.message}".encode()[:120].decode(errors="ignore"))
+        code = CLOSES.get(refusal.code, TOO_MUCH)
+        await websocket.close(code, f"{refusal.code}: {refusal.message}".encode()[:120].decode(errors="ignore"))
 
 
 async def _accept(websocket: WebSocket, subprotocol: str) -> None:

@@ -4,57 +4,48 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Iterator
 
 from apps.gateway import events
-from apps.gateway.answer import GAP, LATE, Answer
-from apps.gateway.conversation import ROOT, Conversation
+from apps.gateway.answer import GAP, Answer, Running
+from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.settings import GatewaySettings
+from apps.gateway.terms import Terms
 from pipeline.errors import MessageTooLarge
 from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TRACE, TURN
 from pipeline.messages import Cancel, Delta, Finished, Message, Problem, Told, Turn
+from pipeline.stage import LATE
 from pipeline.topics import CONTROL, REPLIES, TURNS
 
 log = logging.getLogger(__name__)
 
 MOST_HELD = 2000
 """Records that may come before their turn's `response.created`."""
+MOST_UNKNOWN = 16
+"""Turns that may come before theirs, in a log that is read again."""
+MOST_OVER = 32
+"""Turns that are remembered to be over."""
 
 UNTAKEN = Problem("log_unavailable", "the log could not be reached, so nobody answers; try again", retry_after=5.0)
 
 
-class Position(NamedTuple):
-    """Where a record stands in `replies`."""
-
-    partition: int
-    offset: int
-
-    def stamped(self, told: Iterable[Event]) -> list[Event]:
-        """The events made of the record there, each with its id."""
-        return [{"event_id": f"event_{self.partition}_{self.offset}_{n}", **event} for n, event in enumerate(told)]
-
-
 class Turns:
-    """The responses of session `session` of `tenant`, whose replies go to `partition`. Times are in s of one clock."""
+    """The responses of session `session`. Times are in seconds of one clock.
 
-    def __init__(
-        self,
-        session: str,
-        partition: int,
-        conversation: Conversation,
-        settings: GatewaySettings,
-        metrics: GatewayMetrics,
-        tenant: str,
-    ) -> None:
-        self._session, self._partition, self._tenant = session, partition, tenant
-        self._conversation = conversation
-        self._settings, self._metrics = settings, metrics
+    It begins as one that reads what others have written; from `go_live` on it also says what is to be said.
+    """
+
+    def __init__(self, session: str, terms: Terms, talk: Talk) -> None:
+        self._session, self._partition, self._tenant = session, terms.partition, terms.tenant
+        self._settings = terms.settings
+        self._talk = talk
+        self._metrics: GatewayMetrics | None = None
         self._answers: dict[str, Answer] = {}
-        self._held: dict[str, list[tuple[Position, Message]]] = {}
+        self._held: dict[str, list[Message]] = {}
+        self._over: deque[str] = deque(maxlen=MOST_OVER)
         self._ending: dict[str, float] = {}
         self.outgoing: list[Outgoing] = []
 
@@ -78,13 +69,43 @@ class Turns:
         """The number of those that do not."""
         return sum(not answer.in_conversation for answer in self._answers.values())
 
+    # -- snapshots
+
+    @property
+    def waits(self) -> bool:
+        """Whether something was read that cannot be told yet."""
+        return bool(self._held)
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Turns that ended lately."""
+        return tuple(self._over)
+
+    def running(self, now: float) -> tuple[Running, ...]:
+        """The responses that were told to begin."""
+        return tuple(answer.running(now) for answer in self if answer.told)
+
+    def restore(self, running: tuple[Running, ...], over: tuple[str, ...], now: float) -> None:
+        """Go on from a snapshot."""
+        self._answers = {one.view["id"]: Answer.restored(one, now) for one in running}
+        self._over.extend(over)
+
+    def go_live(self, metrics: GatewayMetrics) -> None:
+        """Say from now on what is to be said."""
+        self._metrics = metrics
+        metrics.active.inc(len(self))
+        self._held = {turn: held for turn, held in self._held.items() if turn in self._answers}
+
     # -- begin and cancel
 
-    def start(self, answer: Answer, turn: Turn, acknowledgement: tuple[Event, ...], trace: str) -> None:
-        """Acknowledge a turn and hand it to the stages."""
+    def start(self, answer: Answer, turn: Turn, acknowledgement: Told, trace: str) -> None:
+        """Hand a turn to the stages, and acknowledge it.
+
+        In this order: what is acknowledged will be answered, also if this process ends between the two.
+        """
+        assert self._metrics is not None
         self._answers[answer.id] = answer
         self._metrics.active.inc()
-        self._reply(Told(self._session, answer.id, events=acknowledgement))
         headers = {
             REPLY_TO: str(self._partition),
             TURN: answer.id,
@@ -94,6 +115,7 @@ class Turns:
         }
         key = self._session if answer.in_conversation else f"{self._session}/{answer.id}"
         self.outgoing.append(Outgoing(TURNS, turn, key, headers=headers))
+        self._reply(acknowledgement)
 
     def cancel(self, answer: Answer, now: float, reason: str = "client_cancelled") -> None:
         """Ask the stages to give the turn up; they say when they have."""
@@ -109,6 +131,13 @@ class Turns:
             self.cancel(answer, now)
             self._forget(answer, "dropped")
 
+    def let_go(self, now: float) -> None:
+        """Forget all turns: they are another's now; what nobody was told of is given up."""
+        for answer in self:
+            if not answer.told:
+                self.cancel(answer, now)
+            self._forget(answer, "moved")
+
     def undelivered(self, sent: Outgoing, why: Exception, now: float) -> None:
         """A record did not reach the log: a turn ends as failed, and so does what nobody can be told of."""
         answer = self._answers.get(sent.message.turn)
@@ -122,37 +151,45 @@ class Turns:
 
     # -- read
 
-    def read(self, at: Position, message: Message) -> list[Event]:
-        """The events that a record of `replies` makes, with their ids."""
-        if isinstance(message, Told):
-            return self._told(at, message)
+    def read(self, message: Message) -> list[Event]:
+        """The events that what a stage says makes."""
         answer = self._answers.get(message.turn)
-        if answer is None:
+        if answer is not None and answer.told:
+            return self._progress(answer, message)
+        if answer is not None or self._may_come(message.turn):
+            self._hold(message)
+        elif self._metrics is not None:
             self._metrics.skipped.labels("turn is over").inc()
-            return []
-        if not answer.told:
-            self._hold(answer, at, message)
-            return []
-        return at.stamped(self._progress(answer, message))
+        return []
 
-    def _told(self, at: Position, message: Told) -> list[Event]:
-        if not message.turn:
-            return at.stamped(message.events)
-        if (answer := self._answers.get(message.turn)) is None:  # given up before its acknowledgement was in the log
-            self._metrics.skipped.labels("turn is over").inc()
-            return []
-        answer.told = True
-        made = at.stamped(message.events)
-        for then, held in self._held.pop(answer.id, ()):
-            made += self.read(then, held)
+    def told(self, message: Told) -> list[Event]:
+        """The events that the acknowledgement of a turn makes, and what came before it."""
+        now = time.monotonic()
+        if (answer := self._answers.get(message.turn)) is None:
+            if self._metrics is not None:  # given up before its acknowledgement was in the log
+                self._metrics.skipped.labels("turn is over").inc()
+                return []
+            ends_in = (message.ends_at or time.time()) - time.time()
+            answer = Answer(message.events[0]["response"], asked_at=now, ends_by=now + ends_in)
+            self._answers[answer.id] = answer
+        answer.told, answer.follows = True, self._talk.told.ids
+        made = list(message.events)
+        for held in self._held.pop(answer.id, ()):
+            made += self.read(held)
         return made
 
-    def _hold(self, answer: Answer, at: Position, message: Message) -> None:
-        held = self._held.setdefault(answer.id, [])
+    def _may_come(self, turn: str) -> bool:
+        """Whether a turn that is not known may still be acknowledged: one of ours would be known."""
+        if self._metrics is not None or turn in self._over:
+            return False
+        return turn in self._held or len(self._held) < MOST_UNKNOWN
+
+    def _hold(self, message: Message) -> None:
+        held = self._held.setdefault(message.turn, [])
         if len(held) < MOST_HELD:
-            held.append((at, message))
+            held.append(message)
         elif isinstance(message, Finished):
-            held[-1] = (at, message)  # a piece is missing now, so the end will say failed
+            held[-1] = message  # a piece is missing now, so the end will say failed
 
     def _progress(self, answer: Answer, message: Message) -> list[Event]:
         if isinstance(message, Delta):
@@ -163,35 +200,35 @@ class Turns:
     def _grow(self, answer: Answer, piece: Delta) -> list[Event]:
         broken = answer.broken
         text = answer.fresh(piece)
-        if answer.broken and not broken:
+        if answer.broken and not broken and self._metrics is not None:
             log.error("%s %s: text before character %d is missing", self._session, answer.id, piece.at)
             self._fail(answer, GAP, time.monotonic())
         if not text:
             return []
         if answer.opened:
             return [answer.grow(text)]
-        self._metrics.first_token.observe(max(0.0, time.monotonic() - answer.asked_at))
-        return [*self._open(answer), answer.grow(text), *self._forgotten()]
+        if self._metrics is not None:
+            self._metrics.first_token.observe(max(0.0, time.monotonic() - answer.asked_at))
+        opening, gone = self._open(answer)
+        return [*opening, answer.grow(text), *map(events.deleted, gone)]
 
-    def _open(self, answer: Answer) -> list[Event]:
-        previous = None
+    def _open(self, answer: Answer) -> tuple[list[Event], list[str]]:
+        previous, gone = None, list[str]()
         if answer.in_conversation:
-            after = next((item for item in reversed(answer.follows) if item in self._conversation), ROOT)
-            previous = self._conversation.insert(answer.item("in_progress"), after=after)
-        return answer.open(previous)
+            previous, gone = self._talk.begin(answer.item("in_progress"), answer.follows)
+        return answer.open(previous), gone
 
     def _finish(self, answer: Answer, finished: Finished) -> list[Event]:
         finished = answer.end(finished)
-        made = self._open(answer) if finished.status == "completed" and not answer.opened else []
-        kept = answer.item_id in self._conversation
+        made, gone = list[Event](), list[str]()
+        if finished.status == "completed" and not answer.opened:
+            made, gone = self._open(answer)
+        kept = answer.item_id in self._talk.told
         made += answer.close(finished, kept=kept)
         if kept:
-            self._conversation.replace(answer.item(events.item_status(finished)))
+            gone += self._talk.finish(answer.item(events.item_status(finished)))
         self._forget(answer, finished.status)
-        return [*made, *self._forgotten(), answer.done(finished)]
-
-    def _forgotten(self) -> list[Event]:
-        return [events.deleted(item) for item in self._conversation.forgotten()]
+        return [*made, *map(events.deleted, gone), answer.done(finished)]
 
     # -- end in any case
 
@@ -204,6 +241,8 @@ class Turns:
                 log.error("%s %s: its end did not come back from the log", self._session, answer.id)
                 self._forget(answer, "lost")
                 lost = True
+            elif ending is None and answer.broken:
+                self._fail(answer, GAP, now)
             elif ending is None and now > answer.ends_by + self._settings.slack_s:
                 self._end_for(answer, LATE, now)
         return lost
@@ -240,6 +279,8 @@ class Turns:
         del self._answers[answer.id]
         self._held.pop(answer.id, None)
         self._ending.pop(answer.id, None)
-        self._metrics.active.dec()
-        self._metrics.turns.labels(status).inc()
-        self._metrics.turn_seconds.observe(max(0.0, time.monotonic() - answer.asked_at))
+        self._over.append(answer.id)
+        if self._metrics is not None:
+            self._metrics.active.dec()
+            self._metrics.turns.labels(status).inc()
+            self._metrics.turn_seconds.observe(max(0.0, time.monotonic() - answer.asked_at))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UndecodableMessage
 from pipeline.messages import (
     Cancel,
+    Claimed,
     DeadLetter,
     Delta,
     Done,
@@ -18,6 +19,7 @@ from pipeline.messages import (
     Problem,
     Prompt,
     Sampling,
+    Snapshot,
     Tokens,
     Told,
     Turn,
@@ -39,7 +41,18 @@ EXAMPLES: list[Message] = [
     Done("s", "t", "failed", Usage(10, 20, 5), Problem("code", "text")),
     Delta("s", "t", 12, "héllo\n", 4),
     Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
-    Told("s", "t", ({"type": "session.created", "session": {"id": "s", "temperature": 0.5, "tools": []}},)),
+    Told(
+        "s",
+        "t",
+        ({"type": "session.created", "session": {"id": "s", "temperature": 0.5, "tools": []}},),
+        "owner",
+        "response.create e1",
+        1.5,
+        1,
+        "a line",
+    ),
+    Claimed("s", "", "owner"),
+    Snapshot("s", "", "owner", b"\xc1", 7, (6, 2)),
     Cancel("s", "t", "turn_detected"),
     DeadLetter(
         "s", "t", "llm", "prompts", 3, 99, "key", b"\xc1\x00", {"turn": "t"}, "KeyError: x", 5, "File x.py, line 3"

@@ -3,12 +3,15 @@
 Each text frame that the client sends is one line, and each line is answered by exactly one `<END>`. What goes wrong is
 told in one frame before it: `<ERROR code: message>`. Lines that come while an answer is under way are answered after
 it.
+
+A client that wants to come back to where it was asks for `?last=`: each frame then begins with an id and a space, and
+`?last=ID` of the last frame that it has got brings all that came after that, and nothing twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from apps.gateway.commands import Command, Say
@@ -19,13 +22,22 @@ MARK = re.compile(r"<END>|<ERROR .*>", re.DOTALL)
 NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
 
+Aside = Callable[[str, int], str]
+"""The id of the so-manieth part of an event, from the event's id."""
+
+
 class Chat:
-    """Reads and writes the frames of one connection. `longest` is the size of a line in characters."""
+    """Reads and writes the frames of one connection. `longest` is the size of a line in characters.
+
+    With an `aside` each frame has its id; the first `skip` are left out, because the client has got them.
+    """
 
     name = "chat"
 
-    def __init__(self, *, longest: int) -> None:
+    def __init__(self, *, longest: int, aside: Aside | None = None) -> None:
         self._longest = longest
+        self._aside, self.skip = aside, 0
+        self.resumable = aside is not None
 
     def receive(self, frame: str | bytes) -> Command:
         """The line in a frame.
@@ -43,11 +55,26 @@ class Chat:
 
     def frames(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
         """The frames for some events, most of which need none."""
-        return [frame for event in events for frame in _frames(event)]
+        return [frame for event in events for frame in self._marked(event)]
 
-    def complaint(self, refusal: Refusal) -> list[str]:
+    def complaint(self, refusal: Refusal, event_id: str | None = None) -> list[str]:
         """What to send about a line that no session is there for."""
-        return [_error({"code": refusal.code, "message": refusal.message}), END]
+        frames = [_error({"code": refusal.code, "message": refusal.message}), END]
+        return [f"{event_id or ''} {frame}" for frame in frames] if self.resumable else frames
+
+    def _marked(self, event: Mapping[str, Any]) -> Iterator[str]:
+        """The frames of an event; the last one has its id, those before it one that tells how many there were."""
+        frames = list(_frames(event))
+        if self._aside is None:
+            yield from frames
+            return
+        for number, frame in enumerate(frames, start=1):
+            if self.skip:
+                self.skip -= 1
+                continue
+            whole = number == len(frames)
+            event_id = event["event_id"] if whole else self._aside(event["event_id"], number)
+            yield f"{event_id} {frame}"
 
 
 def _frames(event: Mapping[str, Any]) -> Iterator[str]:

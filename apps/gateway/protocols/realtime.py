@@ -38,6 +38,7 @@ class Realtime:
     """Reads and writes the frames of one connection. `longest` is the size of an event in characters."""
 
     name = "realtime"
+    resumable = True
 
     def __init__(self, *, longest: int) -> None:
         self._longest = longest
@@ -69,9 +70,9 @@ class Realtime:
         """One frame for each event."""
         return [_encoder.encode(event).decode() for event in events]
 
-    def complaint(self, refusal: Refusal) -> list[str]:
+    def complaint(self, refusal: Refusal, event_id: str | None = None) -> list[str]:
         """What to send about a frame that nothing is known of."""
-        return self.frames([{**error_event(refusal), "event_id": f"event_{secrets.token_hex(12)}"}])
+        return self.frames([{**error_event(refusal), "event_id": event_id or f"event_{secrets.token_hex(12)}"}])
 
 
 def error_event(refusal: Refusal) -> dict[str, Any]:
@@ -85,6 +86,8 @@ def error_event(refusal: Refusal) -> dict[str, Any]:
     }
     if refusal.retry_after is not None:
         error["retry_after"] = round(refusal.retry_after, 3)
+    if refusal.reason is not None:
+        error["reason"] = refusal.reason
     return {"type": "error", "error": error}
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from apps.gateway.account import Position
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.realtime import Realtime, Unreadable
 from apps.gateway.refusal import Refusal
-from apps.gateway.session import Session, Terms
-from apps.gateway.turns import Position
+from apps.gateway.session import Session
+from apps.gateway.terms import Terms
 from pipeline.messages import Cancel, Delta, Finished, Message, Turn
 from pipeline.topics import CONTROL, REPLIES
 from tests.apps.gateway.checks import Event, Told
@@ -38,6 +39,7 @@ class Desk:
         self.keys: list[str] = []
         self.cancels: list[Cancel] = []
         self.offset = 0
+        self.log: list[tuple[Position, Message]] = []
         self.session.open()
         self.pump()
 
@@ -89,6 +91,7 @@ class Desk:
         """A record comes from the log."""
         self.offset += 1
         decoded = REPLIES.decode(REPLIES.encode(message))
+        self.log.append((Position(PARTITION, self.offset), decoded))
         made = self.session.read(Position(PARTITION, self.offset), decoded)
         return self._shown(made) + self.pump()
 

@@ -130,7 +130,7 @@ class Running:
 
 def settings(**changed: Any) -> GatewaySettings:
     """Return settings for a gateway of a test."""
-    return GatewaySettings(**{"port": 0, "drain_s": 2.0, **changed})
+    return GatewaySettings(**{"port": 0, "drain_s": 2.0, "drain_notice_s": 0.1, **changed})
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outbox import Outbox
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.seats import Seats
-from apps.gateway.session import Session, Terms
+from apps.gateway.session import Session
+from apps.gateway.terms import Terms
 from pipeline.memory import MemoryBus
 from pipeline.messages import Told
 from pipeline.topics import REPLIES
@@ -48,7 +49,9 @@ async def test_a_record_that_cannot_be_told_costs_one_session() -> None:
     """A record of another version, of which no event can be made, closes its own session with 1011, and no other."""
     async with gateway() as running, connected(running) as client, connected(running) as other:
         session = client.told.events[0]["session"]["id"]
-        wrong = Told(session, "", events=({"no": "type"},))
+        seat = running.hub.seats.get(session)
+        assert seat is not None
+        wrong = Told(session, "", events=({"no": "type"},), owner=seat.session.owner)
         await running.stages.say(wrong, partition(running))
 
         assert (await client.closed())[0] == 1011
@@ -93,6 +96,7 @@ def test_absent_sessions_are_bounded() -> None:
     taken = [seats.add(Session(f"s{n}", terms), 0.0) for n in range(5)]
     connection: Any = object()
     for seat in taken:
+        seat.session.open()
         seats.enter(seat, connection)
     taken[0].session.receive(ResponseCreate())
 

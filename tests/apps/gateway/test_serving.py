@@ -136,10 +136,10 @@ async def test_a_gateway_starts_without_its_route_and_waits_for_it() -> None:
     """Where the topics are missing the gateway is alive but not ready, and serves as soon as they are there."""
     bus = Breakable()
     async with gateway(bus=bus) as running:
-        running.hub.problem = "the topic is not there"
+        running.hub.reading.problem = "the topic is not there"
         assert (await refused(running))[1]["code"] == "not_ready"
         assert (await get(running, "/readyz")).status_code == 503
-        running.hub.problem = None
+        running.hub.reading.problem = None
         async with connected(running) as client:
             await client.ask("hi")
 

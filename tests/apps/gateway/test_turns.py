@@ -7,11 +7,14 @@ import time
 
 import pytest
 
+from apps.gateway.account import Position
+from apps.gateway.cursor import Cursor
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.turns import MOST_HELD, Position
+from apps.gateway.turns import MOST_HELD
 from pipeline.errors import BusUnavailable, MessageTooLarge
 from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TRACE, TURN
 from pipeline.messages import Delta, Finished, Problem
+from pipeline.stage import LATE
 from pipeline.topics import REPLIES, TURNS
 from tests.apps.gateway.desk import PARTITION, Desk, types
 from tests.apps.gateway.harness import text_of
@@ -128,7 +131,7 @@ def test_the_end_says_why() -> None:
     for fields in (
         {"status": "completed", "length": 0},
         {"status": "incomplete", "reason": "length"},
-        {"status": "incomplete", "reason": "deadline"},
+        {"status": "failed", "reason": "deadline", "problem": LATE},
         {"status": "cancelled", "reason": "cancelled"},
         {"status": "failed", "reason": None, "problem": Problem("overloaded", "busy", retry_after=2.5)},
         {"status": "failed", "reason": None, "problem": Problem("context_length_exceeded", "long", param="input")},
@@ -173,7 +176,7 @@ def test_records_before_the_acknowledgement_wait_for_it() -> None:
     desk = Desk()
     desk.say("hi")
     desk.session.receive(desk.codec.receive('{"type": "response.create"}'))
-    acknowledgement, turn = (out.message for out in desk.session.outgoing())
+    turn, acknowledgement = (out.message for out in desk.session.outgoing())
     assert turn.turn == acknowledgement.turn
 
     early = desk.read(Delta("sess_1", turn.turn, at=0, text="yes", index=1))
@@ -190,7 +193,7 @@ def test_what_waits_is_bounded() -> None:
     """Too many early records cost the answer, not the memory."""
     desk = Desk()
     desk.session.receive(desk.codec.receive('{"type": "response.create"}'))
-    acknowledgement, turn = (out.message for out in desk.session.outgoing())
+    turn, acknowledgement = (out.message for out in desk.session.outgoing())
 
     for at in range(MOST_HELD + 10):
         desk.read(Delta("sess_1", turn.turn, at=at, text="x", index=1))
@@ -201,13 +204,16 @@ def test_what_waits_is_bounded() -> None:
 
 
 def test_event_ids_tell_where_the_record_stands() -> None:
-    """An event's id is made of partition, offset and its number in the record."""
+    """An event's id is made of partition, offset, its number in the record, and where to begin to read."""
     desk = Desk()
     turn = desk.ask()
 
     told = desk.delta(turn, 0, "x")
 
-    assert [event["event_id"] for event in told] == [f"event_{PARTITION}_{desk.offset}_{n}" for n in range(4)]
+    read = desk.session.account.stamp.read
+    assert [read(event["event_id"]) for event in told] == [
+        Cursor(PARTITION, desk.offset, number, base=1) for number in range(4)
+    ]
 
 
 def test_cancel_goes_to_the_stages_and_they_end_the_turn() -> None:
@@ -291,7 +297,7 @@ def test_a_late_acknowledgement_is_not_told() -> None:
     """A turn that was given up before it was acknowledged does not appear afterwards."""
     desk = Desk()
     desk.session.receive(desk.codec.receive('{"type": "response.create"}'))
-    acknowledgement, _ = desk.session.outgoing()
+    _, acknowledgement = desk.session.outgoing()
 
     desk.session.undelivered(acknowledgement, DOWN)
 

@@ -1,0 +1,164 @@
+"""A session as the log tells it: whose it is, what its client was told, and from where one must read to know all that.
+
+Changes only by what is read, in the log's order: whoever reads the same records has the same, and makes the same events
+of what follows. Sans-I/O.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from apps.gateway import events
+from apps.gateway.answer import Running
+from apps.gateway.conversation import Talk
+from apps.gateway.cursor import Cursor, Stamp
+from apps.gateway.events import Event
+from apps.gateway.items import restored
+from apps.gateway.turns import Turns
+from pipeline.messages import Claimed, Message, Snapshot, Told
+
+MOST_SEEN = 512
+"""Client events that are known again by their ids."""
+
+
+class Position(NamedTuple):
+    """Where a record stands in `replies`."""
+
+    partition: int
+    offset: int
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that is known of a session at one place of the log, for a snapshot."""
+
+    owner: str
+    model: str | None
+    view: dict[str, Any]
+    conversation: str
+    items: tuple[dict[str, Any], ...] = ()
+    running: tuple[Running, ...] = ()
+    over: tuple[str, ...] = ()
+    seen: tuple[tuple[str, int], ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+_decoder = msgspec.msgpack.Decoder(State)
+
+
+class Account:
+    """What the log tells of one session.
+
+    `holder` is whom it belongs to: what others tell does not count. `view` is how it is configured. `seen` are the
+    client's events that were carried out lately, each with how often. `lines` wait for their turn. `base` is where to
+    begin to read, and `since` counts what has come from there on; `last` is the last event: its record, its number.
+    """
+
+    def __init__(self, partition: int, stamp: Stamp, talk: Talk, turns: Turns) -> None:
+        self._partition, self.stamp, self._talk, self._turns = partition, stamp, talk, turns
+        self.holder = ""
+        self.model: str | None = None
+        self.view: dict[str, Any] = {}
+        self.conversation = ""
+        self.seen: OrderedDict[str, int] = OrderedDict()
+        self.lines: deque[str] = deque()
+        self.base = 0
+        self.since = 0
+        self.last: tuple[int, int] | None = None
+
+    # -- snapshots
+
+    def state(self) -> bytes:
+        """All that is known, for a snapshot."""
+        return msgspec.msgpack.encode(
+            State(
+                self.holder,
+                self.model,
+                self.view,
+                self.conversation,
+                tuple(item.view for item in self._talk.told),
+                self._turns.running(time.monotonic()),
+                self._turns.over,
+                tuple(self.seen.items()),
+                tuple(self.lines),
+            )
+        )
+
+    def restore(self, snapshot: Snapshot, at: Position) -> None:
+        """Begin with what a snapshot says, which stands at `at`.
+
+        Raises:
+            msgspec.DecodeError: it says nothing that this version understands.
+        """
+        state = _decoder.decode(snapshot.state)
+        self.holder, self.model = state.owner, state.model
+        self.view, self.conversation = state.view, state.conversation
+        for view in state.items:
+            self._talk.told.insert(restored(view), after=None)
+        self._turns.restore(state.running, state.over, time.monotonic())
+        self.seen.update(state.seen)
+        self.lines.extend(state.lines)
+        self.last = snapshot.last
+        self.base = base_of(snapshot, at)
+
+    # -- reading
+
+    @property
+    def last_id(self) -> str:
+        """The id of the last event."""
+        offset, number = self.last or (self.base, 0)
+        return self.stamp.id(Cursor(self._partition, offset, number, self.base))
+
+    def read(self, at: Position, message: Message) -> list[Event]:
+        """The events that a record makes, each with its id."""
+        made = self._made(at, message)
+        if not made:
+            return []
+        self.last = (at.offset, len(made) - 1)
+        return [
+            {"event_id": self.stamp.id(Cursor(at.partition, at.offset, number, self.base)), **event}
+            for number, event in enumerate(made)
+        ]
+
+    def _made(self, at: Position, message: Message) -> list[Event]:
+        self.since += 1
+        match message:
+            case Snapshot():
+                if message.at is None:
+                    self.holder = message.owner
+                if message.owner == self.holder:
+                    self.base, self.since = base_of(message, at), 0
+                return []
+            case Claimed():
+                self.holder = message.owner
+                return [{**events.session_event("session.updated", self.view), "resumed": True}]
+            case Told():
+                return self._hear(message) if message.owner == self.holder else []
+        return self._turns.read(message)
+
+    def _hear(self, told: Told) -> list[Event]:
+        if told.asked:
+            self.seen[told.asked] = self.seen.pop(told.asked, 0) + 1
+            if len(self.seen) > MOST_SEEN:
+                self.seen.popitem(last=False)
+        for _ in range(min(told.takes, len(self.lines))):
+            self.lines.popleft()
+        if told.line is not None:
+            self.lines.append(told.line)
+        self._talk.hear(told.events)
+        self._configure(told.events)
+        return self._turns.told(told) if told.turn else list(told.events)
+
+    def _configure(self, told: Iterable[Event]) -> None:
+        for event in told:
+            if event["type"] in ("session.created", "session.updated"):
+                self.view = event["session"]
+
+
+def base_of(snapshot: Snapshot, at: Position) -> int:
+    """From where to read in order to begin with `snapshot`, which stands at `at`, and miss nothing since."""
+    return at.offset if snapshot.at is None else snapshot.at + 1
