@@ -19,6 +19,7 @@ from apps.gateway.settings import GatewaySettings
 from apps.supervisor.settings import SupervisorSettings
 from pipeline.errors import SettingsError
 from pipeline.kafka.settings import KafkaSettings
+from pipeline.redis.settings import RedisSettings
 from pipeline.secret import NO_SECRET, Secret
 from pipeline.settings import Layer, Loaded, from_environment, from_options, from_toml, load
 
@@ -138,6 +139,7 @@ class Settings:
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    redis: RedisSettings = field(default_factory=RedisSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     stage: StageSettings = field(default_factory=StageSettings)
