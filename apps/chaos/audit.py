@@ -6,10 +6,11 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable
-from pipeline.headers import CLAIM
+from pipeline.headers import CLAIM, EPOCH
 from pipeline.journal import Fence
 from pipeline.messages import Delta, Done, Finished, Tokens, Told, Turn
 from pipeline.topics import REPLIES, TOKENS, TURNS
@@ -21,11 +22,20 @@ Id = tuple[str, str]
 """(session, turn)."""
 
 
+class Owner(NamedTuple):
+    """One that spoke in a turn: when it claimed the partition, and its first word there (seconds since 1970)."""
+
+    epoch: str
+    claimed: float
+    spoke: float
+
+
 @dataclass
 class Logged:
     """One turn in the log: its partition, its tokens that count (by number), and how often it was said to end.
 
     `copies` counts tokens that stand in the log more than once and were left out by their number: a takeover's price.
+    `owners` are the workers that spoke, one after the other.
     """
 
     part: int | None = None
@@ -33,6 +43,7 @@ class Logged:
     tokens: dict[int, int] = field(default_factory=dict)
     copies: int = 0
     changed: list[int] = field(default_factory=list)
+    owners: list[Owner] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
     characters: int = 0
@@ -47,10 +58,10 @@ class Logged:
 
 @dataclass
 class Audit:
-    """All of the log: its turns, and per partition when a worker of the LLM stage claimed it (seconds since 1970)."""
+    """All of the log: its turns, and when each claim of a partition of tokens was made (seconds since 1970)."""
 
     turns: defaultdict[Id, Logged] = field(default_factory=lambda: defaultdict(Logged))
-    claims: list[tuple[int, float]] = field(default_factory=list)
+    claims: dict[tuple[int, str], float] = field(default_factory=dict)
     fenced: int = 0
 
 
@@ -66,7 +77,7 @@ async def audit(bus: Bus) -> Audit:
             fence = Fence()
             async for record in whole(bus, Part(topic.name, number)):
                 if CLAIM in record.headers:
-                    found.claims.append((number, record.timestamp / 1000))
+                    found.claims[number, str(record.offset)] = record.timestamp / 1000
                 if fence.passes(record):
                     note(found, record)
                 elif CLAIM not in record.headers:
@@ -104,6 +115,10 @@ def _turn(found: Audit, record: Record) -> None:
 def _tokens(found: Audit, record: Record) -> None:
     message: Tokens | Done = TOKENS.decode(record.value)
     logged = found.turns[message.session, message.turn]
+    epoch = record.headers.get(EPOCH, "")
+    if not logged.owners or logged.owners[-1].epoch != epoch:
+        claimed = found.claims.get((record.part.number, epoch), 0.0)
+        logged.owners.append(Owner(epoch, claimed, record.timestamp / 1000))
     if isinstance(message, Done):
         logged.done.append(message.usage.output_tokens)
         return

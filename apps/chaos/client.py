@@ -9,25 +9,26 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from apps.chaos.record import Piece, Record, Turn
 from pipeline.errors import PenstockError
 
 ANSWER_S = 90.0
-"""A turn's own deadline is above it; an answer that takes so long has been lost."""
+"""An answer that takes so long has been lost."""
 OPEN_S = 5.0
 BACK_S = 45.0
 """Within what a session is gone on with, while its gateways are away."""
 RETRY_S = 0.1
-REFUSED = frozenset({"invalid_cursor", "session_not_found", "resume_failed", "cursor_expired"})
-KEPT_IDS = 100_000
+PING_S = 5.0
+LOST = frozenset({"resume_failed", "session_taken", "session_expired"})
+"""Errors after which a session cannot be gone on with; any other that names no event of ours says to come back."""
 
 Clock = Callable[[], float]
 
@@ -39,7 +40,7 @@ class SessionLost(PenstockError):
 class Client:
     """One user: plays one session after the other, at whichever of `urls` lets it in.
 
-    `number` tells clients apart; `clock` gives the seconds that are noted.
+    `number` tells clients apart; `clock` gives the seconds that are noted; answers have `tokens` at most.
     """
 
     def __init__(self, number: int, urls: Sequence[str], record: Record, clock: Clock, *, tokens: int) -> None:
@@ -47,13 +48,15 @@ class Client:
         self._urls, self._record, self._clock, self._tokens = urls, record, clock, tokens
         self._at = number % len(urls)
         self._socket: ClientConnection | None = None
-        self._stack = AsyncExitStack()
-        self._session = ""
-        self._last = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is known of a session yet."""
+        self._session = self._last = ""
         self._seen: set[str] = set()
         self._unheard: dict[str, dict[str, Any]] = {}
-        self._turn: Turn | None = None
         self._turns: dict[str, Turn] = {}
+        self._turn: Turn | None = None
 
     async def open(self) -> None:
         """Begin a session.
@@ -62,16 +65,17 @@ class Client:
             SessionLost: no gateway lets it in.
         """
         await self.close()
-        self._session = self._last = ""
-        self._seen.clear()
-        self._unheard.clear()
-        self._turns.clear()
+        self._begin()
         await self._connect()
+        async with _within(BACK_S):
+            while not self._session:
+                await self._hear()
 
     async def close(self) -> None:
         """Hang up."""
-        self._socket = None
-        await self._stack.aclose()
+        if self._socket is not None:
+            socket, self._socket = self._socket, None
+            await socket.close()
 
     async def ask(self, turn: Turn) -> None:
         """Ask `turn` in the session's conversation, and note its answer in it.
@@ -85,11 +89,9 @@ class Client:
         await self._send(_item(turn, self.number))
         await self._send(_response(turn, self.number, self._tokens))
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with _within(ANSWER_S):
                 while turn.ended is None:
                     await self._hear()
-        except TimeoutError:
-            raise SessionLost(f"no end within {ANSWER_S:.0f} s") from None
         finally:
             self._turn = None
 
@@ -97,35 +99,31 @@ class Client:
 
     async def _connect(self) -> None:
         """Connect to a gateway, going on with the session if there is one."""
-        deadline = time.monotonic() + BACK_S
-        why = ""
+        deadline, why = time.monotonic() + BACK_S, ""
         while time.monotonic() < deadline:
             try:
-                socket = await self._stack.enter_async_context(
-                    connect(self._url(), compression=None, max_queue=None, open_timeout=OPEN_S, ping_interval=5.0)
+                self._socket = await connect(
+                    self._url(), compression=None, max_queue=None, open_timeout=OPEN_S, ping_interval=PING_S
                 )
-            except InvalidHandshake as refusal:
-                why = str(refusal)
-            except (OSError, TimeoutError, ConnectionClosed) as error:
+            except (InvalidHandshake, InvalidMessage, OSError, TimeoutError, ConnectionClosed, EOFError) as error:
                 why = str(error) or type(error).__name__
+                self._at = (self._at + 1) % len(self._urls)
+                await asyncio.sleep(RETRY_S)
             else:
-                self._socket = socket
                 if self._turn is not None:
                     self._turn.via.append((self._clock(), self._at))
                 return
-            self._at = (self._at + 1) % len(self._urls)
-            await asyncio.sleep(RETRY_S)
-        raise SessionLost(f"no gateway took it back within {BACK_S:.0f} s: {why}")
+        raise SessionLost(f"no gateway took it within {BACK_S:.0f} s: {why}")
 
     def _url(self) -> str:
-        query = {"resume": self._session, "last_event_id": self._last} if self._session and self._last else {}
+        query = {"resume": self._session, "last_event_id": self._last} if self._last else {}
         return f"{self._urls[self._at]}/v1/realtime" + (f"?{urlencode(query)}" if query else "")
 
     async def _again(self) -> None:
         """The socket is lost: go on at another gateway."""
         self._record.reconnects += 1
-        await self.close()
         self._at = (self._at + 1) % len(self._urls)
+        await asyncio.sleep(RETRY_S)
         await self._connect()
         for event in list(self._unheard.values()):
             await self._put(event)
@@ -153,17 +151,18 @@ class Client:
     # ---- what it is told -----------------------------------------------------------------------------------------
 
     def _note(self, event: dict[str, Any]) -> None:
-        identity = event.get("event_id", "")
-        if identity in self._seen:
-            self._record.repeated_events += 1
-        if event["type"] != "error":
-            self._seen.add(identity)
-            self._last = identity
+        if event["type"] == "error":
+            self._refused(event["error"])
+            return
+        identity = event["event_id"]
+        self._record.repeated_events += identity in self._seen
+        self._seen.add(identity)
+        self._last = identity
         match event["type"]:
             case "session.created":
-                self._begun(event)
+                self._begun(event["session"]["id"])
             case "conversation.item.added":
-                self._unheard.pop(f"{event['item']['id']}_create", None)
+                self._unheard.pop(_item_event(event["item"]["id"]), None)
             case "response.created":
                 self._created(event["response"])
             case "response.output_text.delta":
@@ -171,16 +170,11 @@ class Client:
                     turn.pieces.append(Piece(self._clock(), event["delta"]))
             case "response.done":
                 self._done(event["response"])
-            case "error":
-                self._refused(event["error"])
 
-    def _begun(self, event: dict[str, Any]) -> None:
-        session = event["session"]["id"]
+    def _begun(self, session: str) -> None:
         if self._session and session != self._session:
             raise SessionLost(f"instead of going on with it, the gateway began session {session}")
         self._session = session
-        if self._turn is not None and not self._turn.session:
-            self._turn.session = session
 
     def _created(self, response: dict[str, Any]) -> None:
         turn = self._turns.get((response.get("metadata") or {}).get("turn", ""))
@@ -206,27 +200,42 @@ class Client:
         turn.ended = self._clock()
 
     def _refused(self, error: dict[str, Any]) -> None:
-        """An error about an event of ours ends the turn; any other says that the session is over."""
+        """An error about an event of ours ends the turn; of the others, some end the session."""
         text = f"{error.get('code')}: {error.get('message')}"
-        if self._turn is None or not error.get("event_id"):
+        if error.get("code") in LOST:
             raise SessionLost(text)
-        self._turn.error = text
-        self._turn.ended = self._clock()
-        self._unheard.clear()
+        if self._turn is not None and error.get("event_id") in self._unheard:
+            self._turn.error = text
+            self._turn.ended = self._clock()
+            self._unheard.clear()
 
 
-def _id(turn: Turn, client: int) -> str:
-    return f"item_{client}_{turn.name.replace('.', '_')}"
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncGenerator[None, None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise SessionLost(f"nothing more came within {seconds:.0f} s") from None
+
+
+def _item_event(item: str) -> str:
+    return f"{item}_create"
 
 
 def _response_event(turn: Turn, client: int) -> str:
-    return f"{_id(turn, client)}_respond"
+    return f"{_item_id(turn, client)}_respond"
+
+
+def _item_id(turn: Turn, client: int) -> str:
+    return f"item_{client}_{turn.name.replace('.', '_')}"
 
 
 def _item(turn: Turn, client: int) -> dict[str, Any]:
     content = [{"type": "input_text", "text": turn.question.text}]
-    item = {"id": _id(turn, client), "type": "message", "role": "user", "content": content}
-    return {"type": "conversation.item.create", "event_id": f"{item['id']}_create", "item": item}
+    name = _item_id(turn, client)
+    item = {"id": name, "type": "message", "role": "user", "content": content}
+    return {"type": "conversation.item.create", "event_id": _item_event(name), "item": item}
 
 
 def _response(turn: Turn, client: int, tokens: int) -> dict[str, Any]:

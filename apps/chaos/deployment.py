@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +98,11 @@ class Deployment:
         self.stages = {name: Supervised(name, plan, place, prefix, self.environment) for name in NAMES}
 
     @property
+    def names(self) -> frozenset[str]:
+        """The names of all that serves."""
+        return frozenset(one.program.name for one in self._served)
+
+    @property
     def _served(self) -> list[Gateway | Supervised]:
         return [*self.gateways, *self.stages.values()]
 
@@ -133,13 +138,15 @@ class Deployment:
         ]
         (self.place.logs / "penstock.toml").write_text("\n".join(lines))
 
-    async def settled(self, seconds: float, tell: Callable[[str], None] = lambda what: None) -> None:
-        """Return when everything serves again.
+    async def settled(
+        self, seconds: float, tell: Callable[[str], None] = lambda what: None, *, only: Collection[str] = ()
+    ) -> None:
+        """Return when everything serves again, or `only` the programs of these names.
 
         Raises:
             NotReady: within `seconds` something did not.
         """
-        waiting = {one.program.name: one for one in self._served}
+        waiting = {one.program.name: one for one in self._served if not only or one.program.name in only}
         try:
             async with asyncio.timeout(seconds):
                 while waiting:

@@ -84,7 +84,10 @@ class Struck:
 
 @dataclass
 class Record:
-    """All of one run. `troubles` are what clients met that no turn has: a session that could not be resumed, say."""
+    """All of one run, whose clock began at `zero` (seconds since 1970).
+
+    `troubles` are what clients met that no turn has: a session that could not be resumed, say.
+    """
 
     turns: list[Turn] = field(default_factory=list)
     faults: list[Struck] = field(default_factory=list)
@@ -92,6 +95,7 @@ class Record:
     reconnects: int = 0
     repeated_events: int = 0
     seconds: float = 0.0
+    zero: float = 0.0
 
 
 def near(faults: Sequence[Struck], begin: float, end: float | None) -> list[Struck]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from apps.bench.report import Spread, machine, table
 from apps.chaos.page import page
 from apps.chaos.run import Outcome
-from apps.chaos.verdict import Verdict, takeovers
+from apps.chaos.verdict import Verdict, steps, takeovers
 
 MOST_NAMED = 20
 
@@ -81,6 +81,7 @@ def spreads(outcome: Outcome) -> Mapping[str, Mapping[str, Spread]]:
     found = {
         "Gap in streaming answers, from text to text": verdict.by_fault(verdict.gaps),
         "Kill -9 of a worker, from the signal to the next text": takeovers(verdict.gaps),
+        "What that is made of in the LLM stage": steps(verdict.gaps, outcome.disturbed, outcome.log),
         "Answers that had not begun, from the fault to their first text": verdict.by_fault(verdict.waits),
     }
     if outcome.plain is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,10 +41,7 @@ class Tell(Protocol):
 
 @dataclass
 class Outcome:
-    """What a run has come to. `zero` is when its clients began, in seconds since 1970.
-
-    `takeovers` are seconds from the kill to the next text of an LLM worker without supervisor, each with its answers.
-    """
+    """What a run has come to. `plain` is the verdict on the kills without supervisor and standby, if there were any."""
 
     plan: Plan
     logs: Path
@@ -54,7 +50,6 @@ class Outcome:
     verdict: Verdict = field(default_factory=Verdict)
     log: Audit = field(default_factory=Audit)
     plain: Verdict | None = None
-    zero: float = 0.0
     left_out: str = ""
 
 
@@ -97,7 +92,6 @@ async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
     outcome.disturbed = traffic.record
     async with asyncio.TaskGroup() as tasks:
         clients = tasks.create_task(traffic.steadily())
-        outcome.zero = time.time()
         try:
             await disturb(deployment, traffic, tell)
         finally:
@@ -111,21 +105,24 @@ async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
 
 
 async def disturb(deployment: Deployment, traffic: Traffic, tell: Tell) -> None:
-    """Do what the schedule says, one after the other: a fault waits until everything serves again."""
+    """Do what the schedule says, each once what it concerns serves again; the time may be over before."""
     striker = Striker(deployment, traffic.clock)
     plan = deployment.plan
 
-    def began(struck: Struck) -> None:
-        traffic.record.faults.append(struck)
+    async def recover(struck: Struck) -> None:
+        await striker.recovered(struck)
         tell.fault(struck)
 
-    for fault in schedule(plan):
-        await asyncio.sleep(max(0.0, fault.at - traffic.clock()))
-        if traffic.clock() >= plan.minutes * 60:
-            break
-        await striker.strike(fault, began)
-        tell.fault(traffic.record.faults[-1])
-    await asyncio.sleep(max(0.0, plan.minutes * 60 - traffic.clock()))
+    async with asyncio.TaskGroup() as recovering:
+        for fault in schedule(plan):
+            await asyncio.sleep(max(0.0, fault.at - traffic.clock()))
+            if traffic.clock() >= plan.minutes * 60:
+                break
+            struck = await striker.strike(fault)
+            traffic.record.faults.append(struck)
+            tell.fault(struck)
+            recovering.create_task(recover(struck))
+        await asyncio.sleep(max(0.0, plan.minutes * 60 - traffic.clock()))
 
 
 async def read(deployment: Deployment) -> Audit:

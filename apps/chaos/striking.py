@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from apps.chaos.deployment import Deployment
 from apps.chaos.plan import Fault, Kind
@@ -38,17 +38,32 @@ class Striker:
             Kind.LEAVE: self._gateway,
         }
 
-    async def strike(self, fault: Fault, began: Callable[[Struck], None]) -> None:
-        """Carry `fault` out, and return when everything serves again; `began` hears of it at once.
+    async def strike(self, fault: Fault) -> Struck:
+        """Carry `fault` out, once what it concerns serves; a gateway's needs all of them, the broker's everything.
 
         Raises:
-            NotReady: something did not come back.
+            NotReady: something had not come back in time.
         """
+        names = self._concerned(fault)
+        await self._deployment.settled(SETTLED_S, only=names)
         struck = Struck(fault, self._clock())
-        began(struck)
         await self._ways[fault.kind](struck)
-        await self._deployment.settled(SETTLED_S)
+        return struck
+
+    async def recovered(self, struck: Struck) -> None:
+        """Return when what was struck serves again.
+
+        Raises:
+            NotReady: it does not.
+        """
+        await self._deployment.settled(SETTLED_S, only=self._concerned(struck.fault))
         struck.until = self._clock()
+
+    def _concerned(self, fault: Fault) -> Collection[str]:
+        if fault.stage:
+            return {fault.stage}
+        gateways = {gateway.program.name for gateway in self._deployment.gateways}
+        return gateways if fault.kind in (Kind.GATEWAY, Kind.LEAVE) else self._deployment.names
 
     async def _victim(self, struck: Struck) -> Row:
         """The worker of the stage that has most in hand."""

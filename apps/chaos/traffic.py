@@ -42,7 +42,7 @@ class Traffic:
         await self._play([order_of(self._plan, number) for number in range(self._plan.clients)])
 
     async def _play(self, orders: Sequence[Iterator[int]]) -> None:
-        self.began = time.monotonic()
+        self.began, self.record.zero = time.monotonic(), time.time()
         async with asyncio.TaskGroup() as tasks:
             for number, order in enumerate(orders):
                 tasks.create_task(self._client(number, order))

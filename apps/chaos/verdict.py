@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -215,6 +215,16 @@ def takeovers(gaps: Iterable[Gap]) -> dict[str, Spread]:
     return {stage: spread(seconds) for stage, seconds in found.items()}
 
 
-def counts(values: Mapping[str, int]) -> str:
-    """Counts in words."""
-    return ", ".join(f"{count} {name}" for name, count in sorted(values.items()))
+def steps(gaps: Iterable[Gap], record: Record, log: Audit) -> dict[str, Spread]:
+    """What the takeovers of the LLM stage were made of, by the log's times."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for gap in gaps:
+        if (gap.fault.fault.kind, gap.fault.fault.stage) != (Kind.KILL, "llm"):
+            continue
+        killed = record.zero + gap.fault.at
+        owners = log.turns[gap.turn.session, gap.turn.response].owners
+        if (heir := next((one for one in owners if one.claimed > killed), None)) is not None:
+            found["from the kill to the standby's claim"].append(heir.claimed - killed)
+            found["to its first token in the log"].append(heir.spoke - heir.claimed)
+            found["to the client"].append(max(0.0, killed + gap.after - heir.spoke))
+    return {name: spread(seconds) for name, seconds in found.items()}

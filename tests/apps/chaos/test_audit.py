@@ -75,6 +75,14 @@ async def test_a_former_owner_does_not_count(bus: MemoryBus) -> None:
     assert [part for part, _ in found.claims] == [0, 0]
 
 
+async def test_each_owner_is_told_with_its_claim(bus: MemoryBus) -> None:
+    """When it claimed the partition, and when it first spoke in the turn."""
+    for index in range(2):
+        await say(bus, TOKENS, Tokens(*ID, index=index, ids=(7,)), await claim(bus))
+    first, second = (await logged(bus)).owners
+    assert 0 < first.claimed <= first.spoke <= second.claimed <= second.spoke
+
+
 async def test_tokens_that_the_end_counts_and_nobody_finds_are_missing(bus: MemoryBus) -> None:
     """So are characters before a piece of text."""
     await say(bus, TOKENS, Tokens(*ID, index=0, ids=(7,)))
