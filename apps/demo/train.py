@@ -111,7 +111,7 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Go on where `store` stopped."""
-        state = torch.load(path, map_location=self.device)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.muon.state = state["muon"]
         self.adam.load_state_dict(state["adam"])
