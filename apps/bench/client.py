@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from pipeline.errors import PenstockError
 
 TEXT_ONLY = {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}}
 ANSWER_S = 120.0
+OPEN_S = 30.0
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -32,6 +34,27 @@ class Timing(NamedTuple):
         return (self.last - self.first) / max(1, self.tokens - 1)
 
 
+class Ended(NamedTuple):
+    """How a response ended, or that it was `refused`.
+
+    Seconds from the intended start to the first token, if one came, and to the end; of what failed the code and when to
+    come back.
+    """
+
+    status: str
+    first: float | None
+    last: float
+    tokens: int = 0
+    text: str = ""
+    code: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer, whole or cut at the longest."""
+        return self.status in ("completed", "incomplete")
+
+
 class Unanswered(PenstockError):
     """The pipe did not answer, so there is nothing to measure."""
 
@@ -45,9 +68,12 @@ class Asker:
         self.characters = 0
 
     @classmethod
-    async def connected(cls, url: str) -> Asker:
-        """Open a session at `url` (ws://host:port)."""
-        socket = await connect(f"{url}/v1/realtime", compression=None, max_queue=None)
+    async def connected(cls, url: str, key: str | None = None) -> Asker:
+        """Open a session at `url` (ws://host:port), with an API key where one is wanted."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        socket = await connect(
+            f"{url}/v1/realtime", compression=None, max_queue=None, additional_headers=headers, open_timeout=OPEN_S
+        )
         await socket.send(_encode(TEXT_ONLY).decode())
         while _decode(await socket.recv())["type"] != "session.updated":
             pass
@@ -63,24 +89,48 @@ class Asker:
         Raises:
             Unanswered: the answer failed.
         """
+        ended = await self.attempt(question, tokens=tokens, seed=seed, intended=intended)
+        if not ended.answered or not ended.tokens or ended.first is None:
+            raise Unanswered(f"the answer ended as {ended.status}, {ended.code or 'without a reason'}")
+        return Timing(ended.first, ended.last, ended.tokens, ended.text)
+
+    async def attempt(
+        self, question: str, *, tokens: int, seed: int = 0, temperature: float = 0.0, intended: float | None = None
+    ) -> Ended:
+        """Ask, and see how it ends. Raises TimeoutError where it does not."""
         begun = time.perf_counter() if intended is None else intended
         async with asyncio.timeout(ANSWER_S):
-            return await self._ask(question, tokens, seed, begun)
+            await self.begin(question, tokens=tokens, seed=seed, temperature=temperature)
+            return await self.end(begun)
 
-    async def _ask(self, question: str, tokens: int, seed: int, begun: float) -> Timing:
-        await self._socket.send(_encode(_request(question, tokens, seed)).decode())
-        first = last = 0.0
-        pieces: list[str] = []
+    async def begin(self, question: str, *, tokens: int, seed: int = 0, temperature: float = 0.0) -> None:
+        """Ask, and read nothing."""
+        await self.send(_request(question, tokens, seed, temperature))
+
+    async def end(self, begun: float, told: Callable[[str], Awaitable[None]] | None = None) -> Ended:
+        """Read to the end of a response that was asked for; `told` is called with the text at each piece of it."""
+        first, pieces = None, ""
         while True:
             event = await self._event()
+            since = time.perf_counter() - begun
             if event["type"] == "response.output_text.delta":
-                last = time.perf_counter() - begun
-                first = first or last
-                pieces.append(event["delta"])
+                first = first or since
+                pieces += event["delta"]
+                if told is not None:
+                    await told(pieces)
             elif event["type"] == "response.done":
-                return Timing(first, last, _tokens(event["response"]), "".join(pieces))
+                return _ended(event["response"], first, since, pieces)
             elif event["type"] == "error":
-                raise Unanswered(f"the gateway refused the question: {event['error']['message']}")
+                error = event["error"]
+                return Ended("refused", None, since, code=error["code"], retry_after=error.get("retry_after"))
+
+    async def send(self, event: Mapping[str, Any]) -> None:
+        """Send a client event."""
+        await self._socket.send(_encode(event).decode())
+
+    def vanish(self) -> None:
+        """Be gone without a word, as with a cable that is pulled."""
+        self._socket.transport.abort()
 
     async def _event(self) -> dict[str, Any]:
         frame = await self._socket.recv()
@@ -90,13 +140,13 @@ class Asker:
         return event
 
 
-def _request(question: str, tokens: int, seed: int) -> dict[str, Any]:
+def _request(question: str, tokens: int, seed: int, temperature: float) -> dict[str, Any]:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": question}]}
-    chosen = {"max_output_tokens": tokens, "temperature": 0, "seed": seed}
+    chosen = {"max_output_tokens": tokens, "temperature": temperature, "seed": seed}
     return {"type": "response.create", "response": {"conversation": "none", "input": [item], **chosen}}
 
 
-def _tokens(response: dict[str, Any]) -> int:
-    if response["status"] not in ("completed", "incomplete") or not response["usage"]["output_tokens"]:
-        raise Unanswered(f"the answer ended as {response['status']}: {response.get('status_details')}")
-    return int(response["usage"]["output_tokens"])
+def _ended(response: Mapping[str, Any], first: float | None, last: float, text: str) -> Ended:
+    error = (response.get("status_details") or {}).get("error") or {}
+    tokens = int(response["usage"]["output_tokens"])
+    return Ended(response["status"], first, last, tokens, text, error.get("code"), error.get("retry_after"))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Config, Draft, Kafka, Model, Sets, given
+from apps.cli.options import Config, Draft, Kafka, Model, Sets, given, passed_on
 from apps.cli.running import quiet, settings_of
 
 bench = typer.Typer(no_args_is_help=True, help="Measure: each tells machine, n and percentiles.")
@@ -76,6 +76,31 @@ def startup(
     quiet()
     options = [*(("--model", model) if model else ()), *(("--draft", draft) if draft else ())]
     asyncio.run(measure(n, options, path=json))
+
+
+@bench.command()
+def fairness(
+    kafka: Broker = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Turns of the quiet tenant in a round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds without the flood, and as many with it.")] = 3,
+    interval: Annotated[float, typer.Option(min=0.01, help="Seconds from one quiet turn to the next.")] = 0.5,
+    flood: Annotated[int, typer.Option(min=1, help="Turns that the flooding tenant keeps under way.")] = 300,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens in an answer, at most.")] = 64,
+    json: Json = None,
+    config: Config = None,
+    model: Model = None,
+    draft: Draft = None,
+    sets: Sets = None,
+) -> None:
+    """What a flooding tenant costs a quiet one: first tokens with and without the flood."""
+    from apps.bench.fairness import Plan
+    from apps.bench.fairness import fairness as measure
+
+    settings = settings_of(config, given(sets, model=model, draft=draft, kafka=kafka))
+    quiet()
+    plan = Plan(n, rounds, interval, flood, tokens)
+    options = passed_on(config, given(sets, model=model, draft=draft))
+    asyncio.run(measure(options, plan, kafka=settings.kafka if kafka else None, path=json))
 
 
 @bench.command()

@@ -88,3 +88,9 @@ def given(sets: list[str] | None, **options: Any) -> list[tuple[str, Any, str]]:
             raise SettingsError(one, "--set wants NAME=VALUE")
         triples.append((name.strip(), value, f"--set {name.strip()}"))
     return triples
+
+
+def passed_on(config: Path | None, triples: list[tuple[str, Any, str]]) -> list[str]:
+    """The same settings as options for another of our commands; see `given`."""
+    sets = [part for name, value, _ in triples if value is not None for part in ("--set", f"{name}={value}")]
+    return ["--config", str(config), *sets] if config else sets

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 Outcome = tuple[Sequence, Run | Exception]
 
+KEPT = 8
+"""One place of so many is kept free for tenants that have none, or few, where there are several tenants."""
+
 SOONEST_S = 0.5
 """Nobody is told to come back sooner."""
 
@@ -62,6 +65,7 @@ class Batch:
     ) -> None:
         self._model = model
         self._most, self._queue = most, queue
+        self._kept = most // KEPT
         self._positions = kv_bytes // (model.token_bytes + (drafter.token_bytes if drafter else 0))
         self._pace = pace
         self._rates = rates
@@ -93,10 +97,12 @@ class Batch:
         The model works off what is before it at its own speed; at the moment at which a place comes free, the answers
         in the other places are half done on the average.
         """
-        others = self.waiting.before(sequence) + sum(map(self._rates.rest, self.running))
+        before = self.waiting.before(sequence)
+        if not before and self._may_have_place(sequence) and self._has_room(sequence):
+            return self._rates.first(sequence)
+        others = before + sum(map(self._rates.rest, self.running))
         halves = sum(running.cost for running in self.running[1:]) / 2
-        queues = 0.0 if self._has_room(sequence) and not self.waiting else max(0.0, others - halves)
-        return queues + self._rates.first(sequence)
+        return max(0.0, others - halves) + self._rates.first(sequence)
 
     def _refused(self, sequence: Sequence, wait: float) -> Outcome:
         self.counts.refused += 1
@@ -158,12 +164,22 @@ class Batch:
 
     def _admit(self) -> None:
         """Give waiting sequences places, in a fair order."""
-        while (sequence := self.waiting.head) is not None and self._has_room(sequence):
+        while (sequence := self._next()) is not None and self._has_room(sequence):
             self.waiting.take(sequence)
             sequence.kv, sequence.computed = self._prefixes.take(sequence.scope, sequence.ids)
             sequence.kv.most = sequence.most
             sequence.cached = sequence.computed
             self.running.append(sequence)
+
+    def _next(self) -> Sequence | None:
+        """Who gets the next place."""
+        return next((sequence for sequence in self.waiting.heads if self._may_have_place(sequence)), None)
+
+    def _may_have_place(self, sequence: Sequence) -> bool:
+        """Whether it may have the next place: the last are kept for tenants with few, who so need not wait for one."""
+        if sequence.begun or not self.waiting.rivals or self._most - len(self.running) > self._kept:
+            return True
+        return sum(running.tenant == sequence.tenant for running in self.running) < self._kept
 
     def _has_room(self, sequence: Sequence) -> bool:
         positions = sum(rounded(running.most) for running in self.running) + rounded(sequence.most)

@@ -131,15 +131,17 @@ class FairQueue:
             self._lines[sequence.tenant].remove(sequence)
 
     @property
-    def head(self) -> Sequence | None:
-        """Whose turn it is."""
-        if self._begun:
-            return self._begun[0]
-        tenants = self.tenants
-        return self._lines[min(tenants, key=self._shares.had)].head if tenants else None
+    def heads(self) -> list[Sequence]:
+        """Whose turn it is, and of each other tenant who would be next."""
+        return [*self._begun, *(self._lines[tenant].head for tenant in sorted(self.tenants, key=self._shares.had))]
+
+    @property
+    def rivals(self) -> bool:
+        """Whether there has been more than one tenant."""
+        return len(self._lines) > 1
 
     def take(self, sequence: Sequence) -> None:
-        """`sequence`, the head, is begun; its tenant and its session are charged."""
+        """`sequence`, one of the heads, is begun; its tenant and its session are charged."""
         self.remove(sequence)
         self._shares.goes(sequence.tenant, sequence.cost)
         self._line(sequence.tenant).shares.goes(sequence.scope, sequence.cost)

@@ -121,6 +121,32 @@ async def test_a_flooding_tenant_does_not_hold_up_another(model: LoadedModel) ->
     assert ended.index("quiet") <= 2
 
 
+async def test_places_are_kept_for_tenants_that_have_none(model: LoadedModel) -> None:
+    """A tenant that floods does not get the last places, where there are others: one of those begins at once."""
+    async with TorchEngine(model, most=8, max_wait_s=60.0) as engine:
+        await asked(engine, long_prompt(50, tokens=1), "quiet")
+        flood = [asyncio.create_task(asked(engine, long_prompt(n, tokens=400), "flood")) for n in range(20)]
+        await until(lambda: engine.state.waiting == 13)
+        quiet = await asked(engine, long_prompt(51, tokens=2), "quiet")
+        assert engine.state.waiting == 13
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+    assert len(quiet) == 2
+
+
+async def test_a_lone_tenant_has_all_places(model: LoadedModel) -> None:
+    """Nothing is kept where there is nobody else."""
+    async with TorchEngine(model, most=8, max_wait_s=60.0) as engine:
+        flood = [asyncio.create_task(asked(engine, long_prompt(n, tokens=300), "flood")) for n in range(9)]
+        await until(lambda: engine.state.running == 8)
+        assert engine.state.waiting == 1
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
 async def test_a_full_queue_takes_a_quiet_tenant_in(model: LoadedModel) -> None:
     """Where no more may wait, the turn of who has few waiting takes the place of one of who has many."""
     async with TorchEngine(model, most=1, queue=5, max_wait_s=60.0) as engine:

@@ -36,7 +36,8 @@ def queue_of(*sequences: Sequence) -> FairQueue:
 def taken(queue: FairQueue, most: int = MANY) -> list[Sequence]:
     """The next of the queue, in their order."""
     order: list[Sequence] = []
-    while len(order) < most and (head := queue.head) is not None:
+    while len(order) < most and queue.heads:
+        head = queue.heads[0]
         queue.take(head)
         order.append(head)
     return order
