@@ -43,7 +43,7 @@ class Hub:
         self._bus, self._settings, self._metrics = bus, settings, metrics
         self.seats = Seats(settings, metrics)
         self.outbox = Outbox(bus, self._undelivered, timeout_s=settings.publish_timeout_s)
-        self.signer = Signer(settings.secret)
+        self.signer = Signer(settings.secret.reveal())
         self.reading = Reading(bus, settings.replies, self._take)
         self._history = History(bus)
 

@@ -139,9 +139,10 @@ class GatewaySettings:
     replies: tuple[int, ...] = ()
     """Partitions of `replies` that this gateway reads; none: one, drawn at random."""
 
-    secret: str = ""
+    secret: Secret = NO_SECRET
     """Signs where clients stand, so that they can come back to any gateway that has the same; 32 random characters or
-    more. None: one that this process makes up, so that they can come back to this very process alone."""
+    more; `file:PATH` is the file that holds them. None: one that this process makes up, so that they can come back to
+    this very process alone."""
 
     model_aliases: Mapping[str, str] = field(default_factory=lambda: NO_ALIASES)
     """Further names under which clients may ask for a model (`gpt-realtime` → ours), besides `default`."""
@@ -255,6 +256,8 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
+        if 0 < len(self.secret.reveal()) < SHORTEST_SECRET:
+            raise ValueError(f"secret has fewer than {SHORTEST_SECRET} characters, and could be guessed")
 
     @property
     def closed(self) -> bool:

@@ -162,10 +162,13 @@ class Sockets:
             open_now.dec()
             now = time.monotonic()
             self._hub.seats.leave(seat, connection, now)
-            code, reason = connection.closed_with
+            code, _ = connection.closed_with
             self._metrics.closes.labels(codec.name, str(code)).inc()
             lasted = now - connection.opened_at
-            log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, reason)
+            why = (
+                connection.closing.reason if connection.closing else "by its client"
+            )  # whose words are not for the log
+            log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, why)
 
     def _terms(
         self, websocket: WebSocket, client: Client, name: str, model: str | None, cursor: Cursor | None = None

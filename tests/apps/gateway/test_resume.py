@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 
 from pipeline.memory import MemoryBus
 from pipeline.messages import Message, Turn
+from pipeline.secret import Secret
 from tests.apps.gateway.checks import Told
 from tests.apps.gateway.harness import (
     DEADLINE_S,
@@ -28,7 +29,7 @@ from tests.apps.gateway.harness import (
 from tests.apps.gateway.test_chat import chat
 from tests.apps.gateway.test_sockets import silent
 
-SECRET = "of this deployment"
+SECRET = Secret("of this deployment, and of no other one")
 
 
 @asynccontextmanager
