@@ -165,9 +165,7 @@ class Sockets:
             code, _ = connection.closed_with
             self._metrics.closes.labels(codec.name, str(code)).inc()
             lasted = now - connection.opened_at
-            why = (
-                connection.closing.reason if connection.closing else "by its client"
-            )  # whose words are not for the log
+            why = connection.closing.reason if connection.closing else "by its client"
             log.info("session %s closed after %.1f s with %d %s", session.id, lasted, code, why)
 
     def _terms(
