@@ -113,12 +113,14 @@ class Account:
         offset, number = self.last or (self.base, 0)
         return self.stamp.id(Cursor(self._partition, offset, number, self.base))
 
-    def read(self, at: Position, message: Message) -> list[Event]:
-        """The events that a record makes, each with its id."""
+    def read(self, at: Position, message: Message, *, known: bool = False) -> list[Event]:
+        """The events that a record makes, each with its id; none where the client has got them (`known`)."""
         made = self._made(at, message)
         if not made:
             return []
         self.last = (at.offset, len(made) - 1)
+        if known:
+            return []
         return [
             {"event_id": self.stamp.id(Cursor(at.partition, at.offset, number, self.base)), **event}
             for number, event in enumerate(made)

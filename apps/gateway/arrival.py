@@ -91,13 +91,10 @@ class Arrival:
         raise failed("gone")
 
     def _hear(self, at: Position, message: Message) -> None:
-        made = self.session.read(at, message)
+        made = self.session.read(at, message, known=at.offset < self.cursor.offset)
         if self.session.lost:
             raise failed("replaced")
-        if at.offset == self.cursor.offset:
-            made = made[self.cursor.number + 1 :]
-        if at.offset >= self.cursor.offset:
-            self.missed += made
+        self.missed += made[self.cursor.number + 1 :] if at.offset == self.cursor.offset else made
 
 
 def _in_order(past: Past, behind: Past) -> Iterable[tuple[Position, Message]]:

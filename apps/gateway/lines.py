@@ -57,9 +57,9 @@ class LineSession(Session):
         self._queue(Waiting(refusal))
         self._next()
 
-    def read(self, at: Position, message: Message) -> list[Event]:
-        """The events that a record of the session makes."""
-        made = super().read(at, message)
+    def read(self, at: Position, message: Message, *, known: bool = False) -> list[Event]:
+        """The events that a record of the session makes; none where the client has got them (`known`)."""
+        made = super().read(at, message, known=known)
         if not self.present:
             self._missed += [_whole(event) for event in made if event["type"] == "response.output_text.done"]
             self._missed += [event for event in made if event["type"] in ("response.done", "error")]

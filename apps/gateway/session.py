@@ -254,8 +254,8 @@ class Session:
 
     # -- what the log says
 
-    def read(self, at: Position, message: Message) -> list[Event]:
-        """The events that a record of the session makes.
+    def read(self, at: Position, message: Message, *, known: bool = False) -> list[Event]:
+        """The events that a record of the session makes; none where the client has got them (`known`).
 
         Raises:
             msgspec.DecodeError: it is of another version.
@@ -271,7 +271,7 @@ class Session:
                 return []
         if isinstance(message, Snapshot):
             self.memory.read(message, self.owner)
-        made = self.account.read(at, message)
+        made = self.account.read(at, message, known=known)
         if isinstance(message, Told) and message.owner == self.owner:
             self._on_the_way = max(0, self._on_the_way - 1)
             if not self._on_the_way:
