@@ -17,7 +17,7 @@ import msgspec
 from apps.discretion import discreet
 from pipeline.bus import Bus, Headers, Part, Record
 from pipeline.errors import BusUnavailable, TopicMissing, UndecodableMessage
-from pipeline.headers import RETRIED, RETRY, TURN
+from pipeline.headers import RETRIED, RETRY, TURN, number
 from pipeline.messages import DeadLetter, Message
 from pipeline.topics import CONTROL, DEAD_LETTERS, REPLIES, ROUTE, Topic
 
@@ -154,8 +154,8 @@ async def records(bus: Bus, part: Part, start: int, end: int) -> AsyncGenerator[
 async def survey(bus: Bus, wanted: Wanted = ALL, *, limit: int | None = None) -> Survey:
     """Read the topic from its beginning to its present end, and keep the newest `limit` of the letters `wanted`."""
     found = Survey()
-    for number in range(await bus.partitions(DEAD_LETTERS.name)):
-        part = Part(DEAD_LETTERS.name, number)
+    for place in range(await bus.partitions(DEAD_LETTERS.name)):
+        part = Part(DEAD_LETTERS.name, place)
         newest: deque[Letter] = deque(maxlen=limit)
         async with aclosing(records(bus, part, await bus.offset_at(part, 0), await bus.end(part))) as reading:
             async for record in reading:
@@ -241,5 +241,4 @@ def _first_name(turn: str, attempt: int) -> str:
 
 
 def _number(headers: Headers) -> int:
-    text = headers.get(RETRY, "")
-    return int(text) if text.isdecimal() else 0
+    return number(headers.get(RETRY, "")) or 0

@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline.bus import Bus, Headers, Record
 from pipeline.errors import BusUnavailable, MessageTooLarge, PenstockError, Retriable, TurnRejected, UndecodableMessage
-from pipeline.headers import PASSED_ON, REPLY_TO, TURN
+from pipeline.headers import PASSED_ON, REPLY_TO, TURN, number
 from pipeline.holding import Holding, Lane
 from pipeline.job import Job, Stopped
 from pipeline.journal import under
@@ -131,15 +131,15 @@ class Answering:
 
     async def _reply_partition(self, headers: Headers) -> int | None:
         """Where the client's gateway reads; None if nobody waits for a reply: the turn came straight from the bus."""
-        wanted = headers.get(REPLY_TO, "")
-        if not wanted.isdecimal():
+        wanted = number(headers.get(REPLY_TO, ""))
+        if wanted is None:
             return None
         if self._reply_partitions is None:
             self._reply_partitions = await self._bus.partitions(REPLIES.name)
-        if int(wanted) >= self._reply_partitions:
-            log.warning("a reply is asked for on partition %s of %s, which has none such", wanted, REPLIES.name)
+        if wanted >= self._reply_partitions:
+            log.warning("a reply is asked for on partition %d of %s, which has none such", wanted, REPLIES.name)
             return None
-        return int(wanted)
+        return wanted
 
     async def _say(self, holding: Holding, job: Job, headers: Headers, *outputs: Message) -> None:
         """Publish a turn's last words, however often it takes."""

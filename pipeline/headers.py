@@ -31,3 +31,11 @@ claim read so far is a former owner's, and does not count."""
 
 CLAIM = "claim"
 """Marks a record as a claim: from here on only its writer publishes to the partition."""
+
+LONGEST_NUMBER = 18
+"""Digits: what has more is no number of ours, and is not converted."""
+
+
+def number(text: str) -> int | None:
+    """The number >= 0 in a header; None if it holds none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER else None

@@ -107,7 +107,7 @@ def order_of(text: bytes) -> Order:
     """
     try:
         order: Order = _orders.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage("the supervisor's pipe", str(error)) from error
     return order
 
@@ -120,7 +120,7 @@ def word_of(text: bytes) -> Word:
     """
     try:
         word: Word = _words.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage("a worker's pipe", str(error)) from error
     return word
 
@@ -133,5 +133,5 @@ def report_of(text: bytes) -> Report:
     """
     try:
         return _reports.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableMessage("a supervisor's socket", str(error)) from error
