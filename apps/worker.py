@@ -21,12 +21,14 @@ from apps.health import Health, serving
 from apps.parts import Parts, check_names, loaded
 from apps.progress import progress
 from apps.settings import Settings
+from apps.task_metrics import TaskCollector
 from pipeline.bus import Bus
 from pipeline.errors import BusUnavailable
 from pipeline.kafka import KafkaBus
 from pipeline.loop import Loop, LoopSettings
 from pipeline.stage import Stage
 from pipeline.telemetry import Tracing
+from pipeline.topics import ROUTE
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ async def _work(
         with progress(f"loading {settings.model.name or 'the demo model'} for {title}") as tell:
             loading = loaded(settings.model, with_engine="llm" in names, tell=tell, registry=health.registry)
             parts = await stack.enter_async_context(loading)
+        await bus.prepare([topic.name for topic in ROUTE])
         if seat is not None:
             bus.identify(await seat.taken(bus, parts))
         async with running([parts.chained(names, settings.stage)], bus, settings, health) as loops:
@@ -99,6 +102,7 @@ async def running(
 
     joiners = [Joiner(partial(begun, stage), health, settings.stage.wait_s) for stage in stages]
     collect_rarely()
+    health.registry.register(TaskCollector(asyncio.get_running_loop()))
     health.state = "joining the group"
     async with asyncio.TaskGroup() as tasks:
         for joiner in joiners:

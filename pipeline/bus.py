@@ -103,6 +103,13 @@ class Bus(Protocol):
     def reader(self, start: Mapping[Part, int | None]) -> AbstractAsyncContextManager[Reader]:
         """Read each partition from an offset, or from its present end where that is None."""
 
+    async def span(self, part: Part, start: int, end: int) -> Sequence[Record]:
+        """All records of `part` from offset `start` to the one before `end`, which must have been written.
+
+        Raises:
+            BusUnavailable: they do not come in time.
+        """
+
     async def partitions(self, topic: str) -> int:
         """How many partitions `topic` has.
 

@@ -7,15 +7,17 @@ it carries a lower epoch and is dropped by every reader. So the cut between two 
 
 from __future__ import annotations
 
-import time
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from pipeline.bus import Bus, Headers, Part, Record
-from pipeline.errors import BusUnavailable
-from pipeline.headers import CLAIM, EPOCH
+from pipeline.errors import UndecodableMessage
+from pipeline.headers import CLAIM, EPOCH, TURN, number
 from pipeline.messages import Message
 from pipeline.topics import Topic
+
+log = logging.getLogger(__name__)
 
 CLOCK_SKEW_MS = 5_000
 """How far the clocks that stamp two topics may be apart."""
@@ -44,7 +46,8 @@ class Fence:
 
 def _epoch(text: str) -> int:
     """The epoch that `text` says; one below all others if it says none."""
-    return int(text) if text.isdecimal() else -2
+    found = number(text)
+    return -2 if found is None else found
 
 
 async def claim(bus: Bus, part: Part, owner: str) -> int:
@@ -58,19 +61,27 @@ def under(epoch: int, headers: Headers) -> Headers:
     return {**headers, EPOCH: str(epoch)}
 
 
-async def read_back(bus: Bus, topic: Topic, part: Part, *, since: int, epoch: int, patience: float = 30.0) -> Published:
-    """What counts in `part` from the time `since` (ms since 1970) up to the claim at offset `epoch`."""
-    start = min(await bus.offset_at(part, since - CLOCK_SKEW_MS), epoch)
+async def read_back(bus: Bus, topic: Topic, part: Part, *, since: int, epoch: int) -> Published:
+    """What counts in `part` from the time `since` (ms since 1970) up to the claim at offset `epoch`.
+
+    Of a turn with a record that nobody can read, it is what stands before that.
+
+    Raises:
+        BusUnavailable: it cannot be read in time.
+    """
+    start = await bus.offset_at(part, since - CLOCK_SKEW_MS)
     published: defaultdict[tuple[str, str], list[Message]] = defaultdict(list)
+    cut: set[str] = set()
     fence = Fence()
-    position, deadline = start, time.monotonic() + patience
-    async with bus.reader({part: start}) as reader:
-        while position < epoch:
-            if time.monotonic() > deadline:
-                raise BusUnavailable(part.topic, f"the journal could not be read up to {epoch} within {patience} s")
-            for record in await reader.poll(limit=1000, timeout=1.0):
-                position = record.offset + 1
-                if record.offset < epoch and fence.passes(record):
-                    message = topic.decode(record.value)
-                    published[message.session, message.turn].append(message)
+    for record in await bus.span(part, start, epoch):
+        if not fence.passes(record):
+            continue
+        try:
+            message = topic.decode(record.value)
+        except UndecodableMessage as error:
+            log.warning("%s at %d: %s", record.part, record.offset, error)
+            cut.add(record.headers.get(TURN, ""))
+            continue
+        if message.turn not in cut:
+            published[message.session, message.turn].append(message)
     return published

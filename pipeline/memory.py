@@ -359,6 +359,11 @@ class MemoryBus:
             self._readers.discard(cursors)
             cursors.hold((), {})
 
+    async def span(self, part: Part, start: int, end: int) -> Sequence[Record]:
+        """See `Bus.span`."""
+        log = self._topic(part.topic)[part.number]
+        return log.read(start, max(0, end - max(start, log.base)))
+
     async def partitions(self, topic: str) -> int:
         """See `Bus.partitions`."""
         return len(self._topic(topic))

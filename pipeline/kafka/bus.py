@@ -6,27 +6,30 @@ import asyncio
 import logging
 import time
 from asyncio import Future
-from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple, Self
 
 from aiokafka.partitioner import murmur2
 
-from pipeline.bus import Headers, Listener, Part
+from pipeline.bus import Headers, Listener, Part, Record
 from pipeline.errors import BusUnavailable
 from pipeline.kafka.lookup import Lookup
 from pipeline.kafka.member import KafkaMember
 from pipeline.kafka.publisher import Publisher
 from pipeline.kafka.reader import KafkaReader
 from pipeline.kafka.settings import KafkaSettings
+from pipeline.kafka.source import record_of
+from pipeline.kafka.spans import Spans
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 2.0
 COUNTS_KEPT_S = 300.0
 KEYS_KEPT = 1 << 16
+SPAN_S = 10.0
 
 
 class State(NamedTuple):
@@ -59,6 +62,8 @@ class KafkaBus:
         async with AsyncExitStack() as closing:
             closing.push_async_callback(self._lookup.close)
             await self._lookup.start()
+            self._spans = Spans(self._settings)
+            closing.push_async_callback(self._spans.close)
             self._publisher = Publisher(self._settings)
             closing.push_async_callback(self._publisher.close)
             await self._publisher.start()
@@ -108,6 +113,22 @@ class KafkaBus:
             yield reader
         finally:
             await reader.close()
+
+    async def span(self, part: Part, start: int, end: int) -> Sequence[Record]:
+        """See `Bus.span`."""
+        raw = await self._spans.read(self._lookup.tap(part), start, end, SPAN_S)
+        return [record_of(part, one) for one in raw]
+
+    async def prepare(self, topics: Collection[str]) -> None:
+        """Learn now where `topics` are, and connect what reads spans: who takes over from another has no time for it.
+
+        Costs nothing but that time where it fails: what is needed is asked for again.
+        """
+        with suppress(BusUnavailable):
+            await self._spans.start()
+            there = await self._lookup.existing(topics)
+            await self._lookup.locate(there)
+            await self._publisher.locate(there)
 
     async def partitions(self, topic: str) -> int:
         """See `Bus.partitions`."""

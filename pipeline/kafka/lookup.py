@@ -78,6 +78,23 @@ class Lookup:
         self._counts[topic] = len(found["partitions"])
         return self._counts[topic]
 
+    async def existing(self, topics: Collection[str]) -> list[str]:
+        """Those of `topics` that there are."""
+        found = zip(topics, await self.describe(topics), strict=True)
+        return [topic for topic, described in found if described["partitions"]]
+
+    async def locate(self, topics: Collection[str]) -> None:
+        """Learn where the partitions of `topics` are: else the first question about them waits for that.
+
+        Raises:
+            BusUnavailable: Kafka does not answer.
+        """
+        assert self._consumer is not None
+        client = self._consumer._client  # noqa: SLF001 (nothing public learns it before it is asked)
+        for topic in topics:
+            knowing = client._wait_on_metadata(self._settings.topic_prefix + topic)  # noqa: SLF001
+            await in_time(knowing, self._settings, ANSWER_S)
+
     async def describe(self, topics: Collection[str]) -> list[dict[str, Any]]:
         """Kafka's description of each of `topics`; without partitions where there is no such topic."""
         assert self._admin is not None

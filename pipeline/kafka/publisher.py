@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
+from collections.abc import Collection
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
@@ -12,7 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from pipeline.bus import Headers, Part
 from pipeline.errors import BusUnavailable, MessageTooLarge, TopicMissing
-from pipeline.kafka.clients import connected, connection, stop
+from pipeline.kafka.clients import connected, connection, in_time, stop
 from pipeline.kafka.outbox import Outbox
 from pipeline.kafka.settings import KafkaSettings
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 BATCH_BYTES = 128 << 10
 """Of a partition in one request. A request is dear and a record in it cheap, so it is more than aiokafka's 16 KiB."""
 
+LOCATE_S = 5.0
 FLUSH_S = 10.0
 """How long a producer that is to end may take to deliver what it has."""
 
@@ -80,6 +82,17 @@ class Publisher:
             raise BusUnavailable(self._settings.bootstrap, str(error)) from error
         tap = self._taps[part] = TopicPartition(topic, part.number)
         return tap
+
+    async def locate(self, topics: Collection[str]) -> None:
+        """Learn where the partitions of `topics` are: else the first record of each waits for that.
+
+        Raises:
+            BusUnavailable: Kafka does not answer.
+        """
+        outbox = await self._ready()
+        for topic in topics:
+            asking = outbox.producer.partitions_for(self._settings.topic_prefix + topic)
+            await in_time(asking, self._settings, LOCATE_S)
 
     async def _room(self) -> None:
         """Wait until fewer are on their way than may be (a semaphore would cost as much as the rest of `send`)."""

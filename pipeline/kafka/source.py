@@ -184,10 +184,10 @@ class Source:
             held = self._held.pop(part)
             room = limit - len(records)
             if len(held) > room:
-                records += [_record(part, held.popleft()) for _ in range(room)]
+                records += [record_of(part, held.popleft()) for _ in range(room)]
                 self._held[part] = held
             else:
-                records += [_record(part, raw) for raw in held]
+                records += [record_of(part, raw) for raw in held]
             self._next[part] = records[-1].offset + 1
             if len(records) == limit:
                 break
@@ -262,7 +262,8 @@ class Source:
         raise NotImplementedError
 
 
-def _record(part: Part, raw: Any) -> Record:
+def record_of(part: Part, raw: Any) -> Record:
+    """What aiokafka gives, as a record of `part`."""
     return Record(
         part,
         raw.offset,

@@ -430,3 +430,31 @@ async def test_an_empty_reader_is_patient(bus: Bus) -> None:
 
     async with bus.reader({}) as reader:
         assert await poll(reader) == 0
+
+
+# ---- reading a stretch -----------------------------------------------------------------------------------------------
+
+
+async def test_a_stretch_is_read_to_its_end(bus: Bus) -> None:
+    """All from the first offset to the one before the last, with what is in them, and nothing of what follows."""
+    await fill(bus, ONE, 10)
+    records = await bus.span(FIRST, 3, 8)
+    assert numbers(records) == [3, 4, 5, 6, 7]
+    assert [(record.part, record.offset, record.key) for record in records[:2]] == [(FIRST, 3, "3"), (FIRST, 4, "4")]
+
+
+async def test_an_empty_stretch_is_there_at_once(bus: Bus) -> None:
+    """Nobody waits for what comes later."""
+    await fill(bus, ONE, 2)
+    assert not await bus.span(FIRST, 2, 2)
+
+
+async def test_stretches_are_read_at_the_same_time_and_one_after_the_other(bus: Bus) -> None:
+    """Of several partitions, twice of one, and again when the first are done."""
+    parts = [Part("many", number) for number in range(PARTITIONS)]
+    for part in parts:
+        await fill(bus, MANY, 500, partition=part.number)
+    for _ in range(2):
+        async with asyncio.timeout(DEADLINE):
+            found = await asyncio.gather(*(bus.span(part, n, 500 - n) for n, part in enumerate([*parts, parts[0]])))
+        assert [numbers(records) for records in found] == [list(range(n, 500 - n)) for n in range(PARTITIONS + 1)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bus import Part, Record
-from pipeline.headers import CLAIM, EPOCH
+from pipeline.headers import CLAIM, EPOCH, TURN
 from pipeline.journal import Fence, claim, read_back, under
 from pipeline.memory import MemoryBus
 from pipeline.messages import Tokens
@@ -53,6 +54,22 @@ async def test_an_empty_journal_is_read_back_at_once() -> None:
     """The first owner finds nothing, and does not wait for it."""
     async with MemoryBus(partitions=2) as bus:
         assert not await read_back(bus, TOKENS, PART, since=0, epoch=await claim(bus, PART, "first"))
+
+
+async def test_a_record_that_nobody_can_read_cuts_its_turn_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """What stands before it counts, what its turn said after it does not, and other turns are whole."""
+    async with MemoryBus(partitions=2) as bus:
+        old = await claim(bus, PART, "old")
+        await say(bus, old, 0, 10)
+        await published(bus, "tokens", b"\xc1", key="s", headers=under(old, {TURN: "t"}), partition=1)
+        await say(bus, old, 2, 12)
+        other = TOKENS.encode(Tokens("s", "other", 0, (7,)))
+        await published(bus, "tokens", b"", key="", headers={EPOCH: "9" * 5000}, partition=1)
+        await published(bus, "tokens", other, key="s", headers=under(old, {}), partition=1)
+        back = await read_back(bus, TOKENS, PART, since=0, epoch=await claim(bus, PART, "new"))
+
+    assert (ids_of(back["s", "t"]), ids_of(back["s", "other"])) == ([10], [7])
+    assert "none of its messages" in caplog.text
 
 
 @given(st.lists(st.one_of(st.just("claim"), st.integers(0, 5))))
