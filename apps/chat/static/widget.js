@@ -344,17 +344,20 @@
   }
 
   /**
-   * One realtime connection that comes back by itself. Knows nothing of conversations.
+   * One realtime connection that comes back by itself, to the same server session where that is still there. Knows
+   * nothing of conversations.
    *
    * `hooks.state(state, detail)` hears of every change, `hooks.ready()` that a new server session stands,
-   * `hooks.event(event)` each further event, and `hooks.lost()` that a session that stood is gone. It comes back only
-   * while `hooks.wanted()`.
+   * `hooks.event(event)` each further event, `hooks.broken()` that the connection is gone, `hooks.resumed()` that it
+   * is back and nothing was missed, and `hooks.lost()` that a session that stood is gone. It comes back only while
+   * `hooks.wanted()`.
    */
   class Link {
     #socket = null;
     #timer = 0;
     #tries = 0;
     #readyAt = 0;
+    #place = null; // { session, last }: where in which server session we stand
     state = "idle";
 
     constructor(url, protocols, hooks) {
@@ -379,16 +382,26 @@
 
     close() {
       this.#drop();
+      this.#forget();
       this.#become("idle");
     }
 
     refuse(reason) {
       this.#drop();
+      this.#forget();
       this.#become("refused", { reason });
     }
 
-    /** Give the session up and ask for a new one. */
+    /** Give the session up, and ask for a new one if there is a connection or will be one. */
     renew() {
+      const connected = this.state === "ready" || this.state === "connecting";
+      if (connected) this.#drop();
+      this.#forget();
+      if (connected) this.#dial();
+    }
+
+    /** Give the connection up, and come back to the session. */
+    reconnect() {
       this.#drop();
       this.#dial();
     }
@@ -413,13 +426,26 @@
         socket.onopen = socket.onmessage = socket.onclose = null;
         socket.close();
       }
-      if (stood) this.hooks.lost();
+      if (stood) this.hooks.broken();
+    }
+
+    /** Give up the session in which we stood. */
+    #forget() {
+      if (this.#place) this.hooks.lost();
+      this.#place = null;
+    }
+
+    /** Where to connect to: if we stood in a session, to there. */
+    #address() {
+      if (!this.#place?.last) return this.url;
+      const { session, last } = this.#place;
+      return `${this.url}${this.url.includes("?") ? "&" : "?"}resume=${encodeURIComponent(session)}&last_event_id=${encodeURIComponent(last)}`;
     }
 
     #dial() {
       this.#become("connecting");
       try {
-        this.#socket = new WebSocket(this.url, this.protocols);
+        this.#socket = new WebSocket(this.#address(), this.protocols);
       } catch (error) {
         this.refuse(`This page may not connect to the chat server (${error.name}).`);
         return;
@@ -433,28 +459,48 @@
       const event = parseEvent(data);
       if (!event) return;
       if (event.type === "session.created") this.#onHello(event);
-      else if (this.state === "ready") this.hooks.event(event);
+      else if (this.state === "ready") this.#onEvent(event);
       else if (event.type === "error") this.#onEarlyError(event.error);
+      else if (this.#place) this.#onBack(event);
     }
 
     #onHello(event) {
+      this.#forget();
+      this.#stand();
+      this.#place = { session: event.session?.id, last: event.event_id };
+      this.hooks.ready();
+    }
+
+    /** The first event that was missed, or the word that none was: we stand again where we stood. */
+    #onBack(event) {
+      this.#stand();
+      this.#onEvent(event);
+    }
+
+    #stand() {
       clearTimeout(this.#timer);
       this.#readyAt = Date.now();
-      this.#become("ready", { session: event.session?.id });
-      this.hooks.ready();
+      this.#become("ready");
+    }
+
+    #onEvent(event) {
+      if (this.#place && typeof event.event_id === "string") this.#place.last = event.event_id;
+      this.hooks.event(event);
+      if (event.type === "session.updated" && event.resumed) this.hooks.resumed();
     }
 
     /** An error before the session stands is the reason of the close that follows. */
     #onEarlyError(error) {
       const { text, code } = explain(error);
-      if (/api_key|auth|forbidden|origin|model_not_found/.test(code)) this.refuse(text);
+      if (code === "resume_failed") this.renew();
+      else if (/api_key|auth|forbidden|origin|model_not_found/.test(code)) this.refuse(text);
     }
 
     #onClose(code, reason) {
       const stood = this.state === "ready";
       if (stood && Date.now() - this.#readyAt > WAITS.stable) this.#tries = 0;
       this.#drop();
-      if (REFUSALS.has(code)) return this.#become("refused", { reason: reason.replace(/^\w+: /, "") || "The server does not allow this connection." });
+      if (REFUSALS.has(code)) return this.refuse(reason.replace(/^\w+: /, "") || "The server does not allow this connection.");
       if (!this.hooks.wanted()) return this.#become("idle");
       return this.#plan(backoff(this.#tries, code, waitInText(reason)), code);
     }
@@ -496,6 +542,7 @@
     active = null;
     #told = new Set(); // item ids that this server session has been told
     #pending = new Map(); // event id of ours → what is to be done when it is refused
+    #unheard = []; // events of ours of which it is not known whether the server has them
     #watchdog = 0;
 
     constructor(options, store, hooks) {
@@ -506,6 +553,8 @@
         wanted: () => hooks.wanted(),
         ready: () => this.#onReady(),
         event: (event) => this.#onEvent(event),
+        broken: () => clearTimeout(this.#watchdog),
+        resumed: () => this.#onResumed(),
         lost: () => this.#onLost(),
       });
       this.messages = store.load().map((message) => this.#restored(message));
@@ -577,7 +626,7 @@
       this.#endTurn("interrupted", { text: "The answer was interrupted." });
       this.messages = messages;
       this.#told.clear();
-      if (this.link.state === "ready") this.link.renew();
+      this.link.renew();
       this.hooks.changed();
     }
 
@@ -596,16 +645,25 @@
     // -- sending
 
     #send(type, fields, onRefused = () => {}) {
-      const event_id = newId("event");
-      this.#pending.set(event_id, onRefused);
+      const event = { type, event_id: newId("event"), ...fields };
+      this.#pending.set(event.event_id, onRefused);
       if (this.#pending.size > 100) this.#pending.delete(this.#pending.keys().next().value);
-      this.link.send({ type, event_id, ...fields });
-      return event_id;
+      if (type !== "response.cancel") this.#unheard.push(event);
+      this.link.send(event);
+    }
+
+    /** Back in the session: what it may not have got is sent again under the same ids, and it knows what it has got. */
+    #onResumed() {
+      for (const event of this.#unheard) this.link.send(event);
+      if (this.active?.answer.state === "stopping") this.#cancel(this.active.response);
+      else if (this.active) this.#expect();
+      this.#pump();
     }
 
     #onReady() {
       this.#told.clear();
       this.#pending.clear();
+      this.#unheard = [];
       this.#configure();
       this.#pump();
     }
@@ -686,6 +744,7 @@
       const turn = response.metadata?.client_turn;
       const ours = this.active && !this.active.response && (turn === undefined || turn === this.active.turn);
       if (!ours) return this.#cancel(response.id);
+      this.#unheard = [];
       this.active.response = response.id;
       if (this.active.answer.state === "stopping") this.#cancel(response.id);
       return undefined;
@@ -767,6 +826,7 @@
       this.hooks.changed();
     }
 
+    /** The server does not end the answer that was stopped. */
     #stalled() {
       this.link.renew();
     }
@@ -775,7 +835,7 @@
     #expect() {
       this.#watch(WAITS.silence, () => {
         this.#configure();
-        this.#watch(WAITS.trial, () => this.#stalled());
+        this.#watch(WAITS.trial, () => this.link.reconnect());
       });
     }
 
@@ -1487,10 +1547,10 @@
       });
     }
 
-    /** Whether a connection is worth having: somebody looks, or something waits. */
+    /** Whether a connection is worth having: somebody looks, or something waits, or an answer is under way. */
     #wanted() {
       const looking = this.#opened && !document.hidden;
-      return looking || this.#chat.waiting > 0;
+      return looking || this.#chat.waiting > 0 || Boolean(this.#chat.active);
     }
 
     #start() {

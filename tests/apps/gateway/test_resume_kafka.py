@@ -13,62 +13,21 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from pipeline.headers import REPLY_TO
-from pipeline.kafka import KafkaBus, KafkaSettings, create_topics
-from pipeline.messages import Message, Turn
-from pipeline.topics import ROUTE
 from tests.apps.gateway.checks import Told
-from tests.apps.gateway.harness import Stages, spoken, user
-from tests.apps.processes import Penstock, started
-from tests.servers import unused_port
+from tests.apps.gateway.deployed import ANSWER, Deployment, deployed
+from tests.apps.gateway.harness import user
+from tests.apps.processes import Penstock
 from tests.services import KafkaService
 
 DEADLINE_S = 100
-ANSWER = "one two three four five six"
 CLIENTS = 6
-
-
-class Deployment:
-    """Two gateways of one secret, each a process, and stages that say what they are told to."""
-
-    def __init__(self, gateways: list[Penstock], stages: Stages) -> None:
-        self.gateways, self.stages = gateways, stages
-
-    async def asked(self) -> tuple[list[Message], str]:
-        """The next turn's answer in pieces, and where it is to go."""
-        turn: Turn = await self.stages.asked.get()
-        headers = self.stages.headers[self.stages.turns.index(turn)]
-        return list(spoken(turn, ANSWER)), headers[REPLY_TO]
-
-    async def say(self, pieces: list[Message], reply_to: str) -> None:
-        """Let the stages say these."""
-        for piece in pieces:
-            await self.stages.say(piece, reply_to)
 
 
 @pytest.fixture
 async def deployment(kafka: KafkaService, tmp_path: Path) -> AsyncIterator[Deployment]:
-    """Give a deployment on topics of its own."""
-    settings = KafkaSettings(bootstrap=kafka.bootstrap, topic_prefix=f"resume-{unused_port()}-")
-    await create_topics(settings, ROUTE, partitions=4)
-    environment = {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
-        "PENSTOCK_KAFKA_TOPIC_PREFIX": settings.topic_prefix,
-        "PENSTOCK_GATEWAY_SECRET": "of this deployment, and of no other one",
-    }
-    async with AsyncExitStack() as stack, KafkaBus(settings) as bus, asyncio.TaskGroup() as tasks:
-        stages = Stages(bus, lambda turn: ())
-        answering = tasks.create_task(stages.run())
-        await stages.ready.wait()
-        ports = [unused_port() for _ in range(2)]
-        gateways = [
-            stack.enter_context(
-                started("gateway", "--port", str(port), folder=tmp_path, port=port, environment=environment)
-            )
-            for port in ports
-        ]
-        yield Deployment(gateways, stages)
-        answering.cancel()
+    """Give a deployment of two gateways."""
+    async with deployed(kafka, tmp_path) as running:
+        yield running
 
 
 class Talker:
