@@ -17,6 +17,8 @@ GAUGES = {
     "waiting": "Turns that wait for a place among them",
     "prompt_tokens_per_s": "Tokens of prompts that the model computes a second, all places taken",
     "output_tokens_per_s": "Tokens of answers that it chooses a second, all places taken",
+    "prefix_bytes": "Bytes of keys and values that are kept for sessions' next turns",
+    "released_timestamp_seconds": "When a place came free last",
 }
 COUNTERS = {
     "prompt_tokens": "Tokens of prompts computed",

@@ -140,6 +140,28 @@ class Asker:
         return event
 
 
+class Unread:
+    """A client that asks and never reads."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    @classmethod
+    async def connected(cls, url: str) -> Unread:
+        """Open a session at `url` (ws://host:port), which takes next to nothing before it must be read."""
+        return cls(await connect(f"{url}/v1/realtime", compression=None, max_queue=1, open_timeout=OPEN_S))
+
+    async def ask_on(self, question: str, *, each_s: float = 0.2) -> None:
+        """Ask again and again, until the server has enough of it."""
+        while True:
+            await self._socket.send(_encode(_request(question, 64, 0, 0.0)).decode())
+            await asyncio.sleep(each_s)
+
+    def vanish(self) -> None:
+        """Be gone without a word."""
+        self._socket.transport.abort()
+
+
 def _request(question: str, tokens: int, seed: int, temperature: float) -> dict[str, Any]:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": question}]}
     chosen = {"max_output_tokens": tokens, "temperature": temperature, "seed": seed}

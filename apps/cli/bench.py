@@ -104,6 +104,29 @@ def fairness(
 
 
 @bench.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 10.0,
+    times: Annotated[float, typer.Option(min=0.1, help="How many times what can be answered.")] = 10.0,
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions at once.")] = 300,
+    unread: Annotated[int, typer.Option(min=0, help="Clients besides that ask and never read.")] = 20,
+    json: Json = None,
+    config: Config = None,
+    model: Model = None,
+    draft: Draft = None,
+    sets: Sets = None,
+) -> None:
+    """Many times what can be answered, for minutes; fails if a refusal is untyped, memory grows or anything is left."""
+    from apps.bench.soak import Plan
+    from apps.bench.soak import soak as measure
+
+    options = given(sets, model=model, draft=draft)
+    settings_of(config, options)
+    quiet()
+    plan = Plan(minutes, times, sessions, unread)
+    asyncio.run(measure(passed_on(config, options), plan, path=json))
+
+
+@bench.command()
 def bus(
     kafka: Kafka = None,
     keys: Annotated[

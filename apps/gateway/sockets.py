@@ -28,6 +28,7 @@ from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.tenants import Client
 from apps.gateway.terms import Terms
+from apps.gateway.throttle import Throttle
 from pipeline.errors import UnknownModel
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Sockets:
         self._settings, self._metrics = settings, metrics
         self._models: Mapping[str, str] = {**settings.model_aliases, **{name: name for name in models}}
         self._known = models
+        self._throttle = Throttle()
 
     async def realtime(self, websocket: WebSocket) -> None:
         """`/v1/realtime`."""
@@ -183,8 +185,13 @@ class Sockets:
             trace=trace if TRACE.fullmatch(trace) else None,
             tenant=client.tenant,
             signer=self._hub.signer,
-            admit_turn=lambda: self._limits.admit_turn(client, self._running()),
+            admit_turn=lambda: self._admit_turn(client),
+            turn_ended=lambda problem: self._throttle.heard(client.tenant, problem),
         )
+
+    def _admit_turn(self, client: Client) -> None:
+        self._throttle.admit(client.tenant)
+        self._limits.admit_turn(client, self._running())
 
     def _running(self) -> Counter[str]:
         """The turns that are under way, by tenant."""

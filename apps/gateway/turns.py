@@ -40,7 +40,7 @@ class Turns:
 
     def __init__(self, session: str, terms: Terms, talk: Talk) -> None:
         self._session, self._partition, self._tenant = session, terms.partition, terms.tenant
-        self._settings = terms.settings
+        self._settings, self._ended = terms.settings, terms.turn_ended
         self._talk = talk
         self._metrics: GatewayMetrics | None = None
         self._answers: dict[str, Answer] = {}
@@ -219,6 +219,8 @@ class Turns:
         return answer.open(previous), gone
 
     def _finish(self, answer: Answer, finished: Finished) -> list[Event]:
+        if self._metrics is not None:
+            self._ended(finished.problem)
         finished = answer.end(finished)
         made, gone = list[Event](), list[str]()
         if finished.status == "completed" and not answer.opened:

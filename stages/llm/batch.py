@@ -69,11 +69,13 @@ class Batch:
         self._positions = kv_bytes // (model.token_bytes + (drafter.token_bytes if drafter else 0))
         self._pace = pace
         self._rates = rates
-        self._prefixes = prefixes
+        self.prefixes = prefixes
         self._drafter = drafter
         self.running: list[Sequence] = []
         self.waiting = FairQueue()
         self.counts = Counts()
+        self.released_at = 0.0
+        """When a place came free last (`time.time`)."""
 
     @property
     def idle(self) -> bool:
@@ -120,7 +122,7 @@ class Batch:
         """Give all sequences up; what is computed of them may outlive us."""
         for sequence in list(self.running):
             self._release(sequence)
-        self._prefixes.close()
+        self.prefixes.close()
 
     def step(self) -> list[Outcome]:
         """Compute some tokens of every running sequence; what has come of it."""
@@ -166,7 +168,7 @@ class Batch:
         """Give waiting sequences places, in a fair order."""
         while (sequence := self._next()) is not None and self._has_room(sequence):
             self.waiting.take(sequence)
-            sequence.kv, sequence.computed = self._prefixes.take(sequence.scope, sequence.ids)
+            sequence.kv, sequence.computed = self.prefixes.take(sequence.scope, sequence.ids)
             sequence.kv.most = sequence.most
             sequence.cached = sequence.computed
             self.running.append(sequence)
@@ -244,8 +246,9 @@ class Batch:
         """Give its place away; what it has computed may serve the session's next turn."""
         if sequence in self.running:
             self.running.remove(sequence)
+            self.released_at = time.time()
             self.waiting.charge(sequence, self._rates.spent(sequence) - sequence.cost)
-            self._prefixes.put(sequence.scope, sequence.ids[: sequence.computed], sequence.kv)
+            self.prefixes.put(sequence.scope, sequence.ids[: sequence.computed], sequence.kv)
 
 
 def _pending(sequence: Sequence) -> int:

@@ -41,12 +41,18 @@ Order = Sequence | int | None
 
 
 class State(NamedTuple):
-    """What an engine is doing: sequences that run and that wait, tokens a second with all places taken, and counts."""
+    """What an engine is doing, and has done since its start.
+
+    Sequences that run and that wait, tokens a second with all places taken, bytes that are kept for sessions' next
+    turns, and when a place came free last, in seconds since 1970.
+    """
 
     running: int
     waiting: int
     prompt_tokens_per_s: float
     output_tokens_per_s: float
+    prefix_bytes: int
+    released_timestamp_seconds: float
     counts: Counts
 
 
@@ -164,9 +170,17 @@ class TorchEngine:
 
     @property
     def state(self) -> State:
-        """What the engine is doing, and has done since its start."""
+        """What the engine is doing; as of some moment during the step in progress."""
         batch, rates = self._batch, self._rates
-        return State(len(batch.running), len(batch.waiting), 1 / rates.prompt_s, 1 / rates.output_s, batch.counts)
+        return State(
+            running=len(batch.running),
+            waiting=len(batch.waiting),
+            prompt_tokens_per_s=1 / rates.prompt_s,
+            output_tokens_per_s=1 / rates.output_s,
+            prefix_bytes=batch.prefixes.bytes,
+            released_timestamp_seconds=batch.released_at,
+            counts=batch.counts,
+        )
 
     def _live(self) -> None:
         """What the thread does until it is told to end."""
