@@ -125,8 +125,8 @@ class KafkaBus:
         Costs nothing but that time where it fails: what is needed is asked for again.
         """
         with suppress(BusUnavailable):
-            await self._spans.start()
             there = await self._lookup.existing(topics)
+            await self._spans.locate([self._settings.topic_prefix + topic for topic in there])
             await self._lookup.locate(there)
             await self._publisher.locate(there)
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import BusUnavailable
-from pipeline.kafka.clients import connected, connection, stop
+from pipeline.kafka.clients import connected, connection, in_time, stop
 from pipeline.kafka.settings import KafkaSettings
 
 FETCH_WAIT_MS = 100
 FETCH_BYTES = 512 << 10
 POLL_MS = 500
+LOCATE_S = 5.0
 
 
 class _Span:
@@ -49,15 +50,21 @@ class Spans:
         self._connecting = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Connect now, so that the first who asks need not wait for it.
+    async def locate(self, topics: Collection[str]) -> None:
+        """Connect now and learn where `topics` are (by Kafka's names), so that the first who asks need not wait for it.
 
         Raises:
             BusUnavailable: Kafka does not answer.
         """
+        client = (await self._connected())._client  # noqa: SLF001 (nothing public learns it before it is asked)
+        for topic in topics:
+            await in_time(client._wait_on_metadata(topic), self._settings, LOCATE_S)  # noqa: SLF001
+
+    async def _connected(self) -> AIOKafkaConsumer:
         async with self._connecting:
             if self._consumer is None:
                 self._consumer = await connected(self._build, self._settings)
+            return self._consumer
 
     async def close(self, why: str = "the bus is closed") -> None:
         """Disconnect; who still waits is told. Who asks later gets another consumer."""
@@ -78,7 +85,7 @@ class Spans:
         span = _Span(tap, start, end)
         try:
             async with asyncio.timeout(seconds):
-                await self.start()
+                await self._connected()
                 self._wanted.append(span)
                 if self._reading is None or self._reading.done():
                     self._reading = asyncio.create_task(self._read())

@@ -33,7 +33,7 @@ async def test_who_has_prepared_reads_and_asks_without_learning_anything(kafka: 
         assert asking is not None
         assert outbox is not None
         prefix = bus._settings.topic_prefix
-        for client in (asking._client, outbox.producer.client):
+        for client in (asking._client, outbox.producer.client, consumer._client):
             known = client.cluster.topics()
             assert {prefix + MANY.name, prefix + ONE.name} <= known
         await fill(bus, ONE, 3)
