@@ -30,6 +30,10 @@ PING_S = 5.0
 LOST = frozenset({"resume_failed", "session_taken", "session_expired"})
 """Errors after which a session cannot be gone on with; any other that names no event of ours says to come back."""
 
+LEAVING = "shutting_down"
+"""What a gateway answers that begins nothing more: another one will."""
+
+Sent = dict[str, Any]
 Clock = Callable[[], float]
 
 
@@ -54,9 +58,10 @@ class Client:
         """Nothing is known of a session yet."""
         self._session = self._last = ""
         self._seen: set[str] = set()
-        self._unheard: dict[str, dict[str, Any]] = {}
+        self._unheard: dict[str, Sent] = {}
         self._turns: dict[str, Turn] = {}
         self._turn: Turn | None = None
+        self._moving = False
 
     async def open(self) -> None:
         """Begin a session.
@@ -128,11 +133,11 @@ class Client:
         for event in list(self._unheard.values()):
             await self._put(event)
 
-    async def _send(self, event: dict[str, Any]) -> None:
+    async def _send(self, event: Sent) -> None:
         self._unheard[event["event_id"]] = event
         await self._put(event)
 
-    async def _put(self, event: dict[str, Any]) -> None:
+    async def _put(self, event: Sent) -> None:
         assert self._socket is not None
         try:
             await self._socket.send(json.dumps(event))
@@ -145,12 +150,16 @@ class Client:
             frame = await self._socket.recv()
         except ConnectionClosed:
             await self._again()
-        else:
-            self._note(json.loads(frame))
+            return
+        self._note(json.loads(frame))
+        if self._moving:
+            self._moving = False
+            await self._socket.close()
+            await self._again()
 
     # ---- what it is told -----------------------------------------------------------------------------------------
 
-    def _note(self, event: dict[str, Any]) -> None:
+    def _note(self, event: Sent) -> None:
         if event["type"] == "error":
             self._refused(event["error"])
             return
@@ -162,7 +171,7 @@ class Client:
             case "session.created":
                 self._begun(event["session"]["id"])
             case "conversation.item.added":
-                self._unheard.pop(_item_event(event["item"]["id"]), None)
+                self._heard(lambda sent: sent.get("item", {}).get("id") == event["item"]["id"])
             case "response.created":
                 self._created(event["response"])
             case "response.output_text.delta":
@@ -170,6 +179,10 @@ class Client:
                     turn.pieces.append(Piece(self._clock(), event["delta"]))
             case "response.done":
                 self._done(event["response"])
+
+    def _heard(self, of: Callable[[Sent], bool]) -> None:
+        """What of our events has been acknowledged."""
+        self._unheard = {name: sent for name, sent in self._unheard.items() if not of(sent)}
 
     def _begun(self, session: str) -> None:
         if self._session and session != self._session:
@@ -180,7 +193,7 @@ class Client:
         turn = self._turns.get((response.get("metadata") or {}).get("turn", ""))
         if turn is None:
             return
-        self._unheard.pop(_response_event(turn, self.number), None)
+        self._heard(lambda sent: sent["type"] == "response.create")
         if turn.response and turn.response != response["id"]:
             self._record.troubles.append(f"{turn.label} was answered twice: {response['id']}, too")
         turn.response = turn.response or response["id"]
@@ -200,14 +213,20 @@ class Client:
         turn.ended = self._clock()
 
     def _refused(self, error: dict[str, Any]) -> None:
-        """An error about an event of ours ends the turn; of the others, some end the session."""
+        """An error about an event of ours ends the turn, unless it says to go elsewhere; others may end the session."""
         text = f"{error.get('code')}: {error.get('message')}"
         if error.get("code") in LOST:
             raise SessionLost(text)
-        if self._turn is not None and error.get("event_id") in self._unheard:
-            self._turn.error = text
-            self._turn.ended = self._clock()
-            self._unheard.clear()
+        refused = self._unheard.pop(error.get("event_id") or "", None)
+        if refused is None or self._turn is None:
+            return
+        if error.get("code") == LEAVING:
+            again = {**refused, "event_id": f"{refused['event_id']}_again"}  # the former has been answered: with a no
+            self._unheard[again["event_id"]] = again
+            self._moving = True
+            return
+        self._turn.error = text
+        self._turn.ended = self._clock()
 
 
 @asynccontextmanager
@@ -219,25 +238,16 @@ async def _within(seconds: float) -> AsyncGenerator[None, None]:
         raise SessionLost(f"nothing more came within {seconds:.0f} s") from None
 
 
-def _item_event(item: str) -> str:
-    return f"{item}_create"
-
-
-def _response_event(turn: Turn, client: int) -> str:
-    return f"{_item_id(turn, client)}_respond"
-
-
 def _item_id(turn: Turn, client: int) -> str:
     return f"item_{client}_{turn.name.replace('.', '_')}"
 
 
-def _item(turn: Turn, client: int) -> dict[str, Any]:
+def _item(turn: Turn, client: int) -> Sent:
     content = [{"type": "input_text", "text": turn.question.text}]
-    name = _item_id(turn, client)
-    item = {"id": name, "type": "message", "role": "user", "content": content}
-    return {"type": "conversation.item.create", "event_id": _item_event(name), "item": item}
+    item = {"id": _item_id(turn, client), "type": "message", "role": "user", "content": content}
+    return {"type": "conversation.item.create", "event_id": f"{item['id']}_create", "item": item}
 
 
-def _response(turn: Turn, client: int, tokens: int) -> dict[str, Any]:
+def _response(turn: Turn, client: int, tokens: int) -> Sent:
     chosen = {"max_output_tokens": tokens, "metadata": {"turn": turn.name}, **turn.question.sampling}
-    return {"type": "response.create", "event_id": _response_event(turn, client), "response": chosen}
+    return {"type": "response.create", "event_id": f"{_item_id(turn, client)}_respond", "response": chosen}

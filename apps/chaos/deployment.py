@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -126,8 +127,10 @@ class Deployment:
 
     def _configure(self) -> None:
         """One file of settings for all programs, which also tells afterwards how they were set."""
-        plan = self.plan
+        plan, secret = self.plan, self.place.private / "secret"
+        secret.write_text(secrets.token_hex(32))
         sections: dict[str, dict[str, object]] = {
+            "gateway": {"secret": f"file:{secret}"},  # the same for all, so that clients come back to any
             "kafka": {"bootstrap": self.kafka.bootstrap, "topic_prefix": self.kafka.topic_prefix},
             "model": {"name": plan.model, "pace_s": plan.pace, "disk_mb": 0},
             "supervisor": {"name": SUPERVISOR, "settled_s": 1.0},  # deaths are what a run is for

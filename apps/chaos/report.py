@@ -32,7 +32,7 @@ def folder_for(chosen: Path | None) -> Path:
 
 def tell(outcome: Outcome, console: Console, *, json: Path | None, html: Path | None) -> bool:
     """Show what a run has come to, and write it to the files that are named; whether all guarantees were kept."""
-    verdict = outcome.verdict
+    broken = outcome.broken
     shown = Table(show_header=False, box=None)
     for name, value in facts(outcome).items():
         shown.add_row(name, str(value))
@@ -40,16 +40,16 @@ def tell(outcome: Outcome, console: Console, *, json: Path | None, html: Path | 
     for title, rows in spreads(outcome).items():
         if rows:
             console.print(table(title, rows, unit="s"))
-    for one in verdict.broken[:MOST_NAMED]:
+    for one in broken[:MOST_NAMED]:
         console.print(f"[red]broken:[/] {one.guarantee}: {one.who}: {one.how}", highlight=False, soft_wrap=True)
         console.print(f"        at {', '.join(one.faults) or 'no fault about it'}", highlight=False, soft_wrap=True)
-    if len(verdict.broken) > MOST_NAMED:
-        console.print(f"[red]and {len(verdict.broken) - MOST_NAMED} more[/]; --json has all")
+    if len(broken) > MOST_NAMED:
+        console.print(f"[red]and {len(broken) - MOST_NAMED} more[/]; --json has all")
     for line in subtitle(outcome):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
     _write(json, jsonlib.dumps(document(outcome), indent=2) + "\n", console)
     _write(html, _page(outcome), console)
-    return not verdict.broken
+    return not broken
 
 
 def _write(path: Path | None, text: str, console: Console) -> None:
@@ -112,14 +112,14 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "machine": machine(),
         "plan": asdict(outcome.plan),
         "seconds": round(record.seconds, 1),
-        "kept": not verdict.broken,
+        "kept": not outcome.broken,
         **_counts(verdict),
         "reconnects": record.reconnects,
         "faults": dict(sorted(Counter(one.fault.name for one in record.faults).items())),
         "seconds_by": {
             title: {name: _rounded(row) for name, row in rows.items()} for title, rows in spreads(outcome).items()
         },
-        "broken": [one._asdict() for one in verdict.broken],
+        "broken": [one._asdict() for one in outcome.broken],
         "left_out": outcome.left_out,
     }
 
@@ -148,7 +148,7 @@ def _page(outcome: Outcome) -> str:
         subtitle=subtitle(outcome),
         facts=facts(outcome),
         tables={f"{title} (seconds)": rows for title, rows in spreads(outcome).items()},
-        broken=outcome.verdict.broken,
+        broken=outcome.broken,
         record=outcome.disturbed,
         plan=outcome.plan,
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from apps.chaos.audit import Audit, audit
+from apps.chaos.comparison import killed, mark
 from apps.chaos.deployment import Deployment, Place
 from apps.chaos.plan import Kind, Plan, schedule
 from apps.chaos.record import Record, Struck, Turn
 from apps.chaos.striking import Striker
 from apps.chaos.traffic import Traffic
-from apps.chaos.verdict import Verdict, judged
+from apps.chaos.verdict import Broken, Verdict, judged
 from pipeline.kafka import KafkaBus
 
 LAST_WORDS_S = 100.0
@@ -52,6 +53,11 @@ class Outcome:
     plain: Verdict | None = None
     left_out: str = ""
 
+    @property
+    def broken(self) -> list[Broken]:
+        """All that was not as it must be."""
+        return self.verdict.broken + (self.plain.broken if self.plain else [])
+
 
 async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
     """Run `plan`; output of all programs is kept in `logs`. `kafka` names a broker that is not to be broken.
@@ -72,6 +78,8 @@ async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
             tell.phase("starting")
             await deployment.start(tell.step)
             await _break(deployment, outcome, tell)
+            if plan.comparisons:
+                outcome.plain = await _compare(deployment, outcome, tell)
             tell.phase("stopping")
             await deployment.stop()
     finally:
@@ -102,6 +110,15 @@ async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
     tell.phase("reading the log")
     outcome.log = await read(deployment)
     outcome.verdict = judged(outcome.undisturbed, outcome.disturbed, outcome.log)
+
+
+async def _compare(deployment: Deployment, outcome: Outcome, tell: Tell) -> Verdict:
+    tell.phase("killing workers that have no standby")
+    traffic = Traffic(deployment.plan, [gateway.url for gateway in deployment.gateways], tell.turn)
+    await killed(deployment, traffic)
+    log = await read(deployment)
+    mark(traffic.record, log)
+    return judged(outcome.undisturbed, traffic.record, log)
 
 
 async def disturb(deployment: Deployment, traffic: Traffic, tell: Tell) -> None:

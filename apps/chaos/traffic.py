@@ -74,6 +74,7 @@ class Traffic:
                 await client.ask(turn)
             except SessionLost as lost:
                 turn.error = str(lost)
+                turn.ended = self.clock()
             self._told(turn)
             if not turn.complete:
                 return

@@ -178,6 +178,32 @@ async def test_what_was_not_acknowledged_is_sent_again_under_the_same_id(gateway
     assert all(event["event_id"] for event in gateway.heard)
 
 
+async def test_a_gateway_that_leaves_is_left(gateway: Gateway, client: Client) -> None:
+    """What it would not begin any more is asked for elsewhere, as an event of its own: the former was answered."""
+
+    async def script(number: int, socket: ServerConnection) -> None:
+        if number == 1:
+            await gateway.begin(socket)
+            await gateway.hear(socket, 2)
+            await gateway.send(socket, "conversation.item.added", item={"id": "item_0_0_0"})
+            refused = {"code": "shutting_down", "message": "it restarts", "event_id": gateway.heard[1]["event_id"]}
+            await gateway.send(socket, "error", error=refused)
+            await socket.wait_closed()
+            return
+        await gateway.hear(socket, 1)
+        await gateway.acknowledge(socket)
+        await gateway.say(socket, "A tent.")
+        await gateway.end(socket, "A tent.")
+        await socket.wait_closed()
+
+    gateway.script = script
+    turn = await answered(client)
+    assert (turn.ends, turn.error) == (["completed"], "")
+    assert [event["type"] for event in gateway.heard[1:]] == ["response.create"] * 2
+    assert gateway.heard[1]["event_id"] != gateway.heard[2]["event_id"]
+    assert gateway.heard[1]["response"] == gateway.heard[2]["response"]
+
+
 async def test_an_event_that_comes_twice_is_counted(gateway: Gateway, client: Client) -> None:
     """And so is a second end."""
 
