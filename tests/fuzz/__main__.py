@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from rich.console import Console
@@ -15,10 +16,10 @@ from tests.fuzz.guided import guided
 from tests.fuzz.targets import TARGETS, Target
 
 
-def share(target: Target, inputs: int) -> int:
-    """Return how many of all inputs a target gets: fewer where each takes longer."""
-    parts = sum(1 / one.cost for one in TARGETS)
-    return max(1, round(inputs / target.cost / parts))
+def shared(targets: Sequence[Target], inputs: int) -> dict[str, int]:
+    """Return how many of all inputs each target gets: fewer where each takes longer."""
+    parts = sum(1 / one.cost for one in targets)
+    return {one.name: max(1, round(inputs / one.cost / parts)) for one in targets}
 
 
 def thrown(target: Target, count: int, number: int, progress: Progress) -> str:
@@ -56,14 +57,15 @@ def main() -> int:
     chosen = parser.parse_args()
     console = Console(stderr=True)
     targets = [target for target in TARGETS if chosen.only in target.name]
+    counts = shared(targets, chosen.inputs)
     if chosen.engine == "atheris":
-        return guided(targets, {target.name: share(target, chosen.inputs) for target in targets}, console)
+        return guided(counts, console)
     console.print(f"seed {chosen.seed}")
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began, wrong = time.monotonic(), 0
     with Progress(*columns, console=console) as progress:
         for target in targets:
-            if found := thrown(target, share(target, chosen.inputs), chosen.seed, progress):
+            if found := thrown(target, counts[target.name], chosen.seed, progress):
                 wrong += 1
                 console.print(f"[bold red]{target.name}[/]", found, highlight=False, markup=False)
         total = int(sum(task.completed for task in progress.tasks))

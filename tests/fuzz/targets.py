@@ -249,9 +249,7 @@ TARGETS = (
     Target("realtime frames", FRAMES, realtime),
     Target("chat frames", FRAMES, chat),
     Target("cursors", CURSORS, cursor),
-    Target(
-        "keys and tokens", TEXTS | damaged(st.just(TOKEN.encode())).map(lambda raw: raw.decode("latin-1")), credential
-    ),
+    Target("keys and tokens", TEXTS | latin(damaged(st.just(TOKEN.encode()))), credential),
     Target("files of keys", FILES, key_file),
     Target("headers", HEADERS, headers),
     Target("dead letters", st.tuples(records(DEAD_LETTERS.name), HEADERS), letters),
