@@ -280,7 +280,7 @@ def _line(text: str, name: str) -> int:
         if header := re.match(r"\s*\[([^\[\]]+)\]", line):
             table = header[1].strip() + "."
         key = line.partition("=")[0].strip().strip('"')
-        if name in (table + key, table.rstrip(".")):
+        if name in (table + key, table.rstrip(".")) or table.startswith(name + "."):
             return number
     return 1
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
 
+from apps.gateway.tenants import TENANT
 from pipeline.secret import NO_SECRET, Secret
 
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
@@ -256,6 +257,8 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
+        if wrong := [name for name in self.tenants if not TENANT.fullmatch(name)]:
+            raise ValueError(f"tenants: {wrong[0]!r} can be no tenant's name, which has 1 to 64 of A-Z a-z 0-9 . _ -")
         if 0 < len(self.secret.reveal()) < SHORTEST_SECRET:
             raise ValueError(f"secret has fewer than {SHORTEST_SECRET} characters, and could be guessed")
 
