@@ -82,8 +82,10 @@ class Client:
             socket, self._socket = self._socket, None
             await socket.close()
 
-    async def ask(self, turn: Turn) -> None:
+    async def ask(self, turn: Turn, *, again: int = 0) -> None:
         """Ask `turn` in the session's conversation, and note its answer in it.
+
+        `again` counts the times that the same question was put off: then it stands in the conversation already.
 
         Raises:
             SessionLost: there was no end to it in time, or its session could not be gone on with.
@@ -91,8 +93,9 @@ class Client:
         self._turn, turn.session = turn, self._session
         self._turns[turn.name] = turn
         turn.via.append((self._clock(), self._at))
-        await self._send(_item(turn, self.number))
-        await self._send(_response(turn, self.number, self._tokens))
+        if not again:
+            await self._send(_item(turn, self.number))
+        await self._send(_response(turn, self.number, self._tokens, again))
         try:
             async with _within(ANSWER_S):
                 while turn.ended is None:
@@ -209,7 +212,8 @@ class Client:
         turn.said = "".join(part["text"] for item in response["output"] for part in item["content"])
         turn.tokens = (response.get("usage") or {}).get("output_tokens", 0)
         if (details := response.get("status_details")) and details.get("error"):
-            turn.error = f"{details['error'].get('code')}: {details['error'].get('message')}"
+            turn.code = str(details["error"].get("code"))
+            turn.error = f"{turn.code}: {details['error'].get('message')}"
         turn.ended = self._clock()
 
     def _refused(self, error: dict[str, Any]) -> None:
@@ -248,6 +252,6 @@ def _item(turn: Turn, client: int) -> Sent:
     return {"type": "conversation.item.create", "event_id": f"{item['id']}_create", "item": item}
 
 
-def _response(turn: Turn, client: int, tokens: int) -> Sent:
+def _response(turn: Turn, client: int, tokens: int, again: int) -> Sent:
     chosen = {"max_output_tokens": tokens, "metadata": {"turn": turn.name}, **turn.question.sampling}
-    return {"type": "response.create", "event_id": f"{_item_id(turn, client)}_respond", "response": chosen}
+    return {"type": "response.create", "event_id": f"{_item_id(turn, client)}_respond_{again}", "response": chosen}

@@ -24,7 +24,7 @@ class Turn:
     """One question, and all that its client was told of the answer.
 
     `name` is the same in each run: the script and the question in it. `ends` are the statuses of all terminal events;
-    `said` is the text as the last of them has it. `via` are the gateways from which the client heard, and since when.
+    `said` is the text as the last of them has it, `code` why it failed. `via` are the gateways from which the client heard, and since when.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Turn:
     said: str = ""
     tokens: int = 0
     error: str = ""
+    code: str = ""
     ended: float | None = None
     via: list[tuple[float, int]] = field(default_factory=list)
 
@@ -50,6 +51,11 @@ class Turn:
     def complete(self) -> bool:
         """Whether it ended as an answer does."""
         return bool(self.ends) and self.ends[0] in ("completed", "incomplete")
+
+    @property
+    def put_off(self) -> bool:
+        """Whether it was failed with a request to come back, because the log could not be written."""
+        return self.ends == ["failed"] and self.code == "log_unavailable"
 
     @property
     def label(self) -> str:

@@ -70,6 +70,7 @@ def facts(outcome: Outcome) -> Mapping[str, Any]:
         "tokens lost": verdict.tokens_lost,
         "equal to the undisturbed answer": f"{verdict.equal} of {verdict.compared}",
         "faults": len(record.faults),
+        "put off while the log was away": verdict.put_off,
         "reconnects of clients": record.reconnects,
         "records of former owners that did not count": verdict.fenced,
     }
@@ -132,6 +133,7 @@ def _counts(verdict: Verdict) -> dict[str, Any]:
         "characters_lost": verdict.lost,
         "characters_repeated": verdict.repeated,
         "tokens_lost": verdict.tokens_lost,
+        "put_off": verdict.put_off,
         "equal": verdict.equal,
         "compared": verdict.compared,
         "fenced": verdict.fenced,

@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from apps.chaos.client import Client, SessionLost
-from apps.chaos.plan import Plan, Script, order_of, scripts
+from apps.chaos.plan import Plan, Question, Script, order_of, scripts
 from apps.chaos.record import Record, Turn
+
+BACK_S = 2.0
+"""When a question that was put off is asked again."""
+MOST_PUT_OFF = 10
 
 Told = Callable[[Turn], None]
 """A turn is over."""
@@ -66,15 +70,21 @@ class Traffic:
             self.record.troubles.append(f"client {client.number} cannot open a session: {lost}")
             return
         for place, question in enumerate(script.questions):
-            if self._over.is_set():
+            if self._over.is_set() or not await self._answered(client, f"{script.number}.{place}", question):
                 return
-            turn = Turn(f"{script.number}.{place}", client.number, question, self.clock())
+
+    async def _answered(self, client: Client, name: str, question: Question) -> bool:
+        """Ask one question, and again for as long as it is put off; whether there is an answer."""
+        for again in range(MOST_PUT_OFF):
+            turn = Turn(name, client.number, question, self.clock())
             self.record.turns.append(turn)
             try:
-                await client.ask(turn)
+                await client.ask(turn, again=again)
             except SessionLost as lost:
                 turn.error = str(lost)
                 turn.ended = self.clock()
             self._told(turn)
-            if not turn.complete:
-                return
+            if not turn.put_off:
+                return turn.complete
+            await asyncio.sleep(BACK_S)
+        return False

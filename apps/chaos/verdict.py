@@ -49,7 +49,8 @@ class Gap(NamedTuple):
 class Verdict:
     """The outcome. `ends` counts turns by how many terminal events they had; gaps are by the fault's name.
 
-    `waits` are of turns that had not begun when they were struck: seconds until their first text.
+    `put_off` are turns that failed with a request to come back while the log was away, and were asked again. `waits`
+    are of turns that had not begun when they were struck: seconds until their first text.
     """
 
     turns: int = 0
@@ -59,6 +60,7 @@ class Verdict:
     repeated: int = 0
     tokens_lost: int = 0
     tokens_copied: int = 0
+    put_off: int = 0
     equal: int = 0
     compared: int = 0
     fenced: int = 0
@@ -97,9 +99,10 @@ def _breaks(verdict: Verdict, turn: Turn, undisturbed: Turn | None, logged: Logg
     verdict.ends[len(turn.ends)] += 1
     verdict.statuses[turn.ends[0] if turn.ends else "none"] += 1
     verdict.tokens_copied += logged.copies
+    verdict.put_off += turn.put_off
     if len(turn.ends) != 1:
         yield "one terminal event", f"{len(turn.ends)} of them; {turn.error or turn.ends}"
-    elif not turn.complete:
+    elif not (turn.complete or turn.put_off):
         yield "an answer", f"it ended as {turn.ends[0]}: {turn.error}"
     if missing := logged.missing:
         verdict.tokens_lost += missing

@@ -39,6 +39,15 @@ def failed(one: Turn) -> None:
     one.ends = ["failed"]
 
 
+def test_a_turn_that_is_put_off_while_the_log_is_away_is_no_break() -> None:
+    """It was told in time, with one end and a request to come back; it is counted, and asked again."""
+    put_off = turn(pieces=())
+    put_off.ends, put_off.code = ["failed"], "log_unavailable"
+    verdict = verdict_of(put_off, log_of(turn()))
+    assert not verdict.broken
+    assert (verdict.put_off, verdict.compared) == (1, 0)
+
+
 HARMS: dict[str, tuple[str, Callable[[Turn], object]]] = {
     "two ends": ("one terminal event", lambda one: one.ends.append("completed")),
     "no end": ("one terminal event", no_end),
