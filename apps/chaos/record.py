@@ -24,7 +24,8 @@ class Turn:
     """One question, and all that its client was told of the answer.
 
     `name` is the same in each run: the script and the question in it. `ends` are the statuses of all terminal events;
-    `said` is the text as the last of them has it, `code` why it failed. `via` are the gateways from which the client heard, and since when.
+    `said` is the text as the last of them has it, `code` why it failed. `via` are the gateways from which the client
+    heard, and since when.
     """
 
     name: str
