@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from random import SystemRandom
 from typing import Protocol
 
+from apps.broker.ports import HOST, unused_port
 from tests.guard import Guarded
 
-HOST = "127.0.0.1"
+__all__ = ["HOST", "Container", "Program", "Server", "unused_port"]
+
 STOP_DEADLINE_S = 10.0
 TAIL_LINES = 40
-
-
-def unused_port() -> int:
-    """Return a port that nobody listens on, below those that the system gives to outgoing connections.
-
-    A client that retries a dead port of that range can meet its own other end, or take the port from a restart.
-    """
-    while True:
-        port = SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
 
 
 class Server(Protocol):

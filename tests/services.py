@@ -29,7 +29,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from tests import jars, kafka_node, programs
+from apps.broker import jars
+from tests import kafka_node, programs
 from tests.servers import HOST, Container, Program, Server, unused_port
 
 READY_DEADLINE_S = 45.0
@@ -279,7 +280,7 @@ def main() -> int:
             prepare(console)
     except KeyboardInterrupt:
         console.print("Stopped.")
-    except (programs.ProgramMissing, ServiceFailed, ValueError) as error:
+    except (programs.ProgramMissing, jars.JarsMissing, ServiceFailed, ValueError) as error:
         console.print(f"[red]{error}[/]")
         return 1
     return 0

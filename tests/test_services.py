@@ -22,7 +22,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from playwright.async_api import async_playwright
 from redis.asyncio import Redis
 
-from tests import jars, programs, services
+from apps.broker import jars
+from tests import programs, services
 from tests.guard import Guarded
 from tests.servers import Program
 from tests.services import KafkaService, NotOurs, RedisService, ServiceFailed
@@ -331,7 +332,7 @@ def test_a_broken_cache_heals(fake_maven: Path, harm: Callable[[Path], object]) 
 def test_a_failed_download_leaves_nothing_that_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """When Maven fails every time, the error shows its words, and no folder is left to be taken for the jars."""
     put_program(tmp_path, "mvn", "echo no route to host; exit 1")
-    with pytest.raises(programs.ProgramMissing, match="no route to host"):
+    with pytest.raises(jars.JarsMissing, match="no route to host"):
         jars.kafka_jars()
     assert [path.name for path in jars.cache_folder().parent.iterdir()] == [f"kafka-{jars.KAFKA}.lock"]
 

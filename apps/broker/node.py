@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from apps.broker.ports import HOST
+
 CLUSTER_ID = "cGVuc3RvY2stdGVzdHMhIQ"  # 16 bytes in base64, as Kafka wants them
-HOST = "127.0.0.1"
 
 # The first compiler alone starts the broker in two thirds of the time, and a broker under test needs no more.
 JAVA = ("java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")

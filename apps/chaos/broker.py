@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from apps.broker.jars import kafka_jars
-from apps.broker.node import HOST, commands, properties
-from apps.broker.ports import unused_port
+from apps.broker.node import commands, properties
+from apps.broker.ports import HOST, unused_port
 from apps.chaos.program import NotReady, Program, plain_environment
 from pipeline.errors import BusUnavailable
 from pipeline.kafka import KafkaSettings, describe_topics

@@ -14,6 +14,7 @@ from apps.chaos.audit import Audit, audit
 from apps.chaos.comparison import killed, mark
 from apps.chaos.deployment import Deployment, Place
 from apps.chaos.plan import Kind, Plan, schedule
+from apps.chaos.program import NotReady
 from apps.chaos.record import Record, Struck, Turn
 from apps.chaos.striking import Striker
 from apps.chaos.traffic import Traffic
@@ -102,6 +103,8 @@ async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
         clients = tasks.create_task(traffic.steadily())
         try:
             await disturb(deployment, traffic, tell)
+        except* NotReady as group:
+            traffic.record.troubles += [f"the run ended early: {error}" for error in group.exceptions]
         finally:
             traffic.finish()
         tell.step("the last answers")

@@ -13,7 +13,8 @@ from apps.chaos.program import NotReady
 from apps.chaos.record import Struck
 from apps.supervisor.words import Row
 
-SETTLED_S = 90.0
+SETTLED_S = 180.0
+"""A worker that has died may take long to come back where many load at once."""
 JOINED_S = 60.0
 TOGETHER_S = 4.0
 """How long the members that joined for a rebalance stay."""

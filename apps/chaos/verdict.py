@@ -86,7 +86,7 @@ def judged(undisturbed: Record, disturbed: Record, log: Audit) -> Verdict:
         for guarantee, how in _breaks(verdict, turn, expected.get(turn.name), logged):
             verdict.broken.append(Broken(guarantee, turn.label, how, faults))
     for trouble in disturbed.troubles:
-        verdict.broken.append(Broken("a session goes on", trouble, "see there", ()))
+        verdict.broken.append(Broken("what is struck comes back", trouble, "see its logs", ()))
     if disturbed.repeated_events:
         verdict.broken.append(Broken("no event comes twice", f"{disturbed.repeated_events} events", "same id", ()))
     verdict.broken += _silent(disturbed, log)

@@ -118,7 +118,7 @@ def test_what_was_acknowledged_must_end_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("trouble", "guarantee"),
     [
-        (Record(troubles=["client 3 cannot open a session"]), "a session goes on"),
+        (Record(troubles=["client 3 cannot open a session"]), "what is struck comes back"),
         (Record(repeated_events=2), "no event comes twice"),
     ],
     ids=["a session is lost", "events come twice"],
