@@ -111,7 +111,7 @@ class Asker:
         """Read to the end of a response that was asked for; `told` is called with the text at each piece of it."""
         first, pieces = None, ""
         while True:
-            event = await self._event()
+            event = await self.event()
             since = time.perf_counter() - begun
             if event["type"] == "response.output_text.delta":
                 first = first or since
@@ -132,7 +132,8 @@ class Asker:
         """Be gone without a word, as with a cable that is pulled."""
         self._socket.transport.abort()
 
-    async def _event(self) -> dict[str, Any]:
+    async def event(self) -> dict[str, Any]:
+        """The next event."""
         frame = await self._socket.recv()
         self.frames += 1
         self.characters += len(frame)
@@ -151,7 +152,7 @@ class Unread:
         """Open a session at `url` (ws://host:port), which takes next to nothing before it must be read."""
         return cls(await connect(f"{url}/v1/realtime", compression=None, max_queue=1, open_timeout=OPEN_S))
 
-    async def ask_on(self, question: str, *, each_s: float = 0.2) -> None:
+    async def ask_on(self, question: str, *, each_s: float = 2.0) -> None:
         """Ask again and again, until the server has enough of it."""
         while True:
             await self._socket.send(_encode(_request(question, 64, 0, 0.0)).decode())

@@ -66,12 +66,20 @@ class Plan(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What the server was like, so many seconds after the start."""
+    """What the server was like, so many seconds after the start; `prefix_mb` are kept for sessions' next turns."""
 
     at: float
     resident_mb: float
+    prefix_mb: float
     files: int
     tasks: int
+
+
+class Capacity(NamedTuple):
+    """Answers a second that can be made, and how long their first tokens take then (p99)."""
+
+    per_s: float
+    first_s: float
 
 
 class Crowd:
@@ -153,7 +161,8 @@ class Watch:
         known = await self._one.metrics()
         pid = self._one.gateway.pid
         at = time.monotonic() - self._began
-        return Sample(at, resident_mb(pid), open_files(pid), int(known["penstock_tasks"]))
+        prefix_mb = known["penstock_llm_prefix_bytes"] / 2**20
+        return Sample(at, resident_mb(pid), prefix_mb, open_files(pid), int(known["penstock_tasks"]))
 
     async def idle(self) -> Mapping[str, float]:
         """What is still under way once nothing is, or after a minute."""
@@ -166,22 +175,23 @@ class Watch:
             await asyncio.sleep(SAMPLE_S)
 
 
-async def capacity(url: str, plan: Plan) -> float:
-    """Answers a second that there can be."""
+async def capacity(url: str, plan: Plan) -> Capacity:
+    """What there can be when as much is asked as is answered, and no more."""
     begun = time.perf_counter()
-    stop, ended = begun + WARM_S + CALIBRATED_S, 0
+    stop, ended = begun + WARM_S + CALIBRATED_S, list[Ended]()
 
     async def ask(asker: Asker) -> None:
-        nonlocal ended
         while (now := time.perf_counter()) < stop:
-            if (await asker.attempt(random.choice(QUESTIONS), tokens=plan.tokens)).answered:
-                ended += begun + WARM_S < now
+            answer = await asker.attempt(random.choice(QUESTIONS), tokens=plan.tokens)
+            if answer.answered and begun + WARM_S < now:
+                ended.append(answer)
 
     askers = [await Asker.connected(url) for _ in range(BUSY)]
     await asyncio.gather(*(ask(asker) for asker in askers))
     seconds = time.perf_counter() - begun - WARM_S
     await asyncio.gather(*(asker.close() for asker in askers))
-    return max(0.1, ended / seconds)
+    first = [answer.first for answer in ended if answer.first is not None]
+    return Capacity(max(0.1, len(ended) / seconds), spread(first or [0.0]).p99)
 
 
 async def never_reading(url: str) -> None:
@@ -219,15 +229,18 @@ async def soak(options: Sequence[str], plan: Plan, *, path: Path | None) -> None
             await _soaked(crowd, watch, plan, able)
             left = await watch.idle()
             after = await watch.look()
-    found = verdicts(crowd.ended, crowd.troubles, watch.samples, before, after, left, plan)
+    budget_s = plan.max_wait_s + able.first_s
+    found = verdicts(crowd.ended, crowd.troubles, watch.samples, before, after, left, budget_s)
     _tell(plan, able, crowd, watch.samples, found, before, after, path)
     if failed := [verdict.what for verdict in found if not verdict.holds]:
         raise Overwhelmed("; ".join(failed))
 
 
-async def _soaked(crowd: Crowd, watch: Watch, plan: Plan, able: float) -> None:
-    rate = plan.times * able
-    Console(stderr=True).print(f"{able:.1f} answers/s can be made; {rate:.0f} turns/s come for {plan.minutes:g} min")
+async def _soaked(crowd: Crowd, watch: Watch, plan: Plan, able: Capacity) -> None:
+    rate = plan.times * able.per_s
+    Console(stderr=True).print(
+        f"{able.per_s:.1f} answers/s can be made; {rate:.0f} turns/s come for {plan.minutes:g} min"
+    )
     await crowd.open()
     watching = asyncio.create_task(watch.run())
     unread = [asyncio.create_task(never_reading(crowd.url)) for _ in range(plan.unread)]
@@ -242,7 +255,7 @@ async def _soaked(crowd: Crowd, watch: Watch, plan: Plan, able: float) -> None:
 
 def _tell(
     plan: Plan,
-    able: float,
+    able: Capacity,
     crowd: Crowd,
     samples: Sequence[Sample],
     found: Sequence[Verdict],
@@ -259,7 +272,7 @@ def _tell(
     result: dict[str, Any] = {
         "bench": "soak",
         "plan": plan._asdict(),
-        "capacity_per_s": able,
+        "capacity": able._asdict(),
         "offered": crowd.offered,
         "ended": dict(how),
         "troubles": dict(crowd.troubles),
@@ -276,10 +289,11 @@ def _tell(
         result,
         [table("latency from the intended start", rows, unit="ms"), judged],
         [
-            f"{crowd.offered} turns in {plan.minutes:g} min, {plan.times:g} times the {able:.1f}/s it can answer: "
+            f"{crowd.offered} turns in {plan.minutes:g} min, {plan.times:g} times the {able.per_s:.1f}/s it can do: "
             + ", ".join(f"{count} {name}" for name, count in how.most_common()),
             f"besides: {', '.join(f'{count} {name}' for name, count in crowd.troubles.most_common()) or 'nothing'}",
             f"resident: {', '.join(f'{sample.resident_mb:.0f}' for sample in thinned(samples))} MB",
+            f"of which for sessions' next turns: {', '.join(f'{one.prefix_mb:.0f}' for one in thinned(samples))} MB",
         ],
         path,
     )

@@ -9,11 +9,9 @@ from apps.bench.client import Ended
 from apps.bench.report import spread
 
 if TYPE_CHECKING:
-    from apps.bench.soak import Plan, Sample
+    from apps.bench.soak import Sample
 
 TYPED = frozenset({"overloaded", "too_many_responses", "rate_limit_exceeded"})
-LATE_S = 2.0
-"""What an admitted turn's first token may take beyond the longest wait."""
 GROWTH, ROOM_MB = 1.05, 16.0
 """How much more memory the last quarter may have than the second: what allocators and caches need to settle."""
 ALLOWED = frozenset({"gone by itself", "no client was free"})
@@ -33,14 +31,14 @@ def verdicts(
     before: Sample,
     after: Sample,
     left: Mapping[str, float],
-    plan: Plan,
+    budget_s: float,
 ) -> list[Verdict]:
     """What must hold, in the order in which it is told."""
     return [
         all_ended(troubles),
         typed(ended),
-        in_time(ended, plan.max_wait_s),
-        flat([sample.resident_mb for sample in samples]),
+        in_time(ended, budget_s),
+        flat([sample.resident_mb - sample.prefix_mb for sample in samples]),
         nothing_left(before, after, left),
     ]
 
@@ -60,12 +58,11 @@ def typed(ended: Sequence[Ended]) -> Verdict:
     return Verdict(words, not wrong and answered > 0)
 
 
-def in_time(ended: Sequence[Ended], max_wait_s: float) -> Verdict:
-    """Whoever was let in had the first token within the longest wait and a little."""
+def in_time(ended: Sequence[Ended], budget_s: float) -> Verdict:
+    """Whoever was let in had the first token within the longest wait and what it takes without one."""
     first = [one.first for one in ended if one.answered and one.first is not None]
     worst = spread(first).p99 if first else 0.0
-    budget = max_wait_s + LATE_S
-    return Verdict(f"first token of the admitted: p99 {worst:.2f} s of {budget:g} s", worst <= budget)
+    return Verdict(f"first token of the admitted: p99 {worst:.2f} s of {budget_s:.2f} s", worst <= budget_s)
 
 
 def flat(resident: Sequence[float]) -> Verdict:
@@ -74,8 +71,8 @@ def flat(resident: Sequence[float]) -> Verdict:
     if not quarter:
         return Verdict("too short to tell whether memory is flat", False)
     second, last = max(resident[quarter : 2 * quarter]), max(resident[-quarter:])
-    return Verdict(f"memory: {second:.0f} MB at most in the second quarter, {last:.0f} in the last",
-                   last <= second * GROWTH + ROOM_MB)  # fmt: skip
+    words = f"memory besides what is kept for next turns: {second:.0f} MB at most in the second quarter, {last:.0f} in"
+    return Verdict(f"{words} the last", last <= second * GROWTH + ROOM_MB)
 
 
 def nothing_left(before: Sample, after: Sample, left: Mapping[str, float]) -> Verdict:

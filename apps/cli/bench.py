@@ -127,6 +127,24 @@ def soak(
 
 
 @bench.command()
+def cancel(
+    kafka: Broker = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Turns of each kind.")] = 20,
+    json: Json = None,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """How long the model goes on with an answer that nobody wants any more, and what it chooses for nothing."""
+    from apps.bench.cancel import Plan
+    from apps.bench.cancel import cancel as measure
+
+    settings = settings_of(config, given(sets, kafka=kafka))
+    quiet()
+    options = passed_on(config, given(sets))
+    asyncio.run(measure(options, Plan(n), kafka=settings.kafka if kafka else None, path=json))
+
+
+@bench.command()
 def bus(
     kafka: Kafka = None,
     keys: Annotated[
