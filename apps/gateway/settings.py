@@ -27,8 +27,8 @@ class TokenSettings:
     """JSON Web Tokens in place of API keys, or beside them."""
 
     key: Secret = NO_SECRET
-    """The secret that tokens are signed with (HS256, HS384, HS512), 32 bytes at least; `file:PATH` is the file that
-    holds it. With this or one of the next two, tokens are let in."""
+    """The secret that tokens are signed with (HS256, HS384, HS512: at least 32, 48, 64 bytes); `file:PATH` is the file
+    that holds it. With this or one of the next two, tokens are let in."""
 
     key_file: Path | None = None
     """File of the public key (PEM) that they are checked with."""
@@ -55,9 +55,10 @@ class TokenSettings:
         given = [name for name in ("key", "key_file", "jwks_file") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
-        if self.key and len(self.key.reveal().encode()) < SHORTEST_SECRET:
-            raise ValueError(f"key has fewer than {SHORTEST_SECRET} bytes, and could be guessed")
         symmetric = [name for name in self.allowed if name.startswith("HS")]
+        least = max((int(name[2:]) // 8 for name in symmetric), default=0)
+        if self.key and len(self.key.reveal().encode()) < least:
+            raise ValueError(f"key has fewer than {least} bytes, which {', '.join(symmetric)} want")
         if given and (symmetric if not self.key else len(symmetric) < len(self.allowed)):
             raise ValueError(f"algorithms {', '.join(self.allowed)} do not go with {given[0]}")
 

@@ -22,7 +22,7 @@ for _example in EXAMPLES:
 
 NUMBERS = st.one_of(
     st.integers().map(str),
-    st.integers(0, LONG).map(lambda count: "9" * count),
+    st.sampled_from([1, 18, 19, 20, 4300, 4301, LONG]).map(lambda count: "9" * count),
     st.sampled_from(["", "-1", "1e999", "nan", "inf", "-inf", "0x10", "٣", "²", "1_000", " 1", "1.5", "\x00"]),
 )
 TEXTS = st.text(max_size=40) | NUMBERS
