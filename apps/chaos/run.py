@@ -126,7 +126,7 @@ async def _compare(deployment: Deployment, outcome: Outcome, tell: Tell) -> Verd
 
 async def disturb(deployment: Deployment, traffic: Traffic, tell: Tell) -> None:
     """Do what the schedule says, each once what it concerns serves again; the time may be over before."""
-    striker = Striker(deployment, traffic.clock)
+    striker = Striker(deployment, traffic.clock, traffic.record.faults)
     plan = deployment.plan
 
     async def recover(struck: Struck) -> None:
@@ -139,7 +139,6 @@ async def disturb(deployment: Deployment, traffic: Traffic, tell: Tell) -> None:
             if traffic.clock() >= plan.minutes * 60:
                 break
             struck = await striker.strike(fault)
-            traffic.record.faults.append(struck)
             tell.fault(struck)
             recovering.create_task(recover(struck))
         await asyncio.sleep(max(0.0, plan.minutes * 60 - traffic.clock()))

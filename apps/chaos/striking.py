@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from apps.chaos.deployment import Deployment
 from apps.chaos.plan import Fault, Kind
-from apps.chaos.program import NotReady
+from apps.chaos.program import NotReady, Program
 from apps.chaos.record import Struck
 from apps.supervisor.words import Row
 
 SETTLED_S = 180.0
 """A worker that has died may take long to come back where many load at once."""
-JOINED_S = 60.0
+JOINED_S = 180.0
 TOGETHER_S = 4.0
 """How long the members that joined for a rebalance stay."""
 STOP_S = 40.0
+POLL_S = 0.1
+READY = "ready with"
+"""What a worker logs when it has joined its group."""
 SIGNALS = {Kind.KILL: signal.SIGKILL, Kind.DRAIN: signal.SIGTERM}
 
 
 class Striker:
-    """Strikes `deployment`; `clock` gives the seconds that are noted."""
+    """Strikes `deployment`, and notes that in `noted`; `clock` gives the seconds."""
 
-    def __init__(self, deployment: Deployment, clock: Callable[[], float]) -> None:
-        self._deployment, self._clock = deployment, clock
+    def __init__(self, deployment: Deployment, clock: Callable[[], float], noted: list[Struck]) -> None:
+        self._deployment, self._clock, self._noted = deployment, clock, noted
         self._chance = random.Random(f"{deployment.plan.seed}:victims")
         self._ways: Mapping[Kind, Callable[[Struck], Awaitable[None]]] = {
             Kind.KILL: self._signal,
@@ -48,6 +52,7 @@ class Striker:
         names = self._concerned(fault)
         await self._deployment.settled(SETTLED_S, only=names)
         struck = Struck(fault, self._clock())
+        self._noted.append(struck)
         await self._ways[fault.kind](struck)
         return struck
 
@@ -90,7 +95,7 @@ class Striker:
         try:
             async with asyncio.timeout(STOP_S):
                 while any(one.pid == row.pid for one in await stage.rows()):  # noqa: ASYNC110 (no child of ours)
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise NotReady(f"{struck.victim} is still there {STOP_S:.0f} s after its signal") from None
 
@@ -112,17 +117,11 @@ class Striker:
         try:
             for one in joiners:
                 await one.start()
-            await asyncio.gather(*(self._joined(one.log, one.refuse_dead) for one in joiners))
+            await asyncio.gather(*(_joined(one) for one in joiners))
             await asyncio.sleep(TOGETHER_S)
         finally:
             codes = await asyncio.gather(*(one.stop(STOP_S) for one in joiners))
         struck.note = f"left with status {', '.join(map(str, codes))}"
-
-    async def _joined(self, log, refuse_dead: Callable[[], None]) -> None:  # type: ignore[no-untyped-def]
-        async with asyncio.timeout(JOINED_S):
-            while "ready with" not in log.read_text(errors="replace"):
-                refuse_dead()
-                await asyncio.sleep(0.1)
 
     async def _broker(self, struck: Struck) -> None:
         broker = self._deployment.broker
@@ -144,10 +143,19 @@ class Striker:
         await gateway.program.start()
 
 
+async def _joined(program: Program) -> None:
+    """Wait until a worker says that it has its share of the partitions."""
+    try:
+        async with asyncio.timeout(JOINED_S):
+            while READY not in await asyncio.to_thread(program.log.read_text, errors="replace"):
+                program.refuse_dead()
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise NotReady(f"{program.name} did not join within {JOINED_S:.0f} s; {program.log} tells more") from None
+
+
 def _send(row: Row, number: signal.Signals) -> bool:
     """Send a worker a signal; False if it is gone."""
-    import os
-
     assert row.pid is not None
     try:
         os.kill(row.pid, number)

@@ -47,10 +47,12 @@ class Traffic:
 
     async def _play(self, orders: Sequence[Iterator[int]]) -> None:
         self.began, self.record.zero = time.monotonic(), time.time()
-        async with asyncio.TaskGroup() as tasks:
-            for number, order in enumerate(orders):
-                tasks.create_task(self._client(number, order))
-        self.record.seconds = self.clock()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number, order in enumerate(orders):
+                    tasks.create_task(self._client(number, order))
+        finally:
+            self.record.seconds = self.clock()
 
     async def _client(self, number: int, order: Iterator[int]) -> None:
         client = Client(number, self._urls, self.record, self.clock, tokens=self._plan.tokens)

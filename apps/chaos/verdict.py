@@ -89,6 +89,11 @@ def judged(undisturbed: Record, disturbed: Record, log: Audit) -> Verdict:
         verdict.broken.append(Broken("what is struck comes back", trouble, "see its logs", ()))
     if disturbed.repeated_events:
         verdict.broken.append(Broken("no event comes twice", f"{disturbed.repeated_events} events", "same id", ()))
+    for turn in undisturbed.turns:
+        if not turn.complete:
+            verdict.broken.append(
+                Broken("an answer where nothing breaks", turn.label, turn.error or str(turn.ends), ())
+            )
     verdict.broken += _silent(disturbed, log)
     _measure(verdict, disturbed, log)
     return verdict
@@ -181,7 +186,9 @@ def was_struck(struck: Struck, turn: Turn, logged: Logged | None) -> bool:
 
 
 def gap_of(struck: Struck, turn: Turn) -> Gap | None:
-    """How long the answer stood still, if it was streaming when it was struck."""
+    """How long the answer stood still, if it was streaming when it was struck: then the text stage is done with it."""
+    if struck.fault.stage == "text":
+        return None
     times = [piece.at for piece in turn.pieces]
     if struck.fault.kind is Kind.REBALANCE:
         return _longest(struck, turn, times)

@@ -166,6 +166,23 @@ def test_a_gateway_concerns_those_who_were_connected_to_it() -> None:
     assert [gap.turn for gap in verdict.gaps] == [stayed]
 
 
+def test_the_text_stage_is_done_with_an_answer_that_streams() -> None:
+    """Whoever strikes it strikes those that have not begun."""
+    streaming, waiting = turn("0.0", ANSWER * 2), turn("1.0", asked=2.4)
+    verdict = judged(record(), record(streaming, waiting, faults=(struck(2.5, stage="text"),)), log_of(streaming))
+    assert not verdict.gaps
+    assert [wait.turn for wait in verdict.waits] == [waiting]
+
+
+def test_an_answer_that_fails_without_any_fault_is_told() -> None:
+    """There is nothing to compare with then."""
+    calm = turn()
+    calm.ends = ["failed"]
+    (broken,) = judged(record(calm), record(), Audit()).broken
+    assert broken.guarantee == "an answer where nothing breaks"
+    assert "turn 0.0" in broken.who
+
+
 def test_a_rebalance_counts_the_longest_rest_while_it_lasted() -> None:
     """It comes some time after it was asked for."""
     streaming = turn(pieces=ANSWER * 4)
