@@ -183,6 +183,7 @@ def harmless(processes: list[Penstock], key: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("level", ["info", "debug"])
 async def test_one_process_logs_nothing_that_was_said(level: str, tmp_path: Path) -> None:
     """A chat in one process leaves nothing of it in the log, nor of a key; not even where everything is logged."""

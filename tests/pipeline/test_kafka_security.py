@@ -19,6 +19,8 @@ from tests.certificates import Certificate, self_signed
 from tests.pipeline.buses import FIRST, ONE, Peer, fill, kafka_bus, numbers, take
 from tests.secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
 
+pytestmark = pytest.mark.timeout(150)  # the first of them waits for the broker's start
+
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 WRONG = "wrong-horse-battery"
 
