@@ -19,7 +19,6 @@ PREFIX = "event_"
 PURPOSE = b"penstock cursor 1"
 TAG_BYTES = 12
 _POSITION = struct.Struct(">HQHIH")
-_LENGTH = len(PREFIX) + 4 * (_POSITION.size + TAG_BYTES) // 3
 
 
 class BadCursor(PenstockError):
@@ -73,13 +72,13 @@ class Stamp:
         """
         try:
             raw = urlsafe_b64decode(event_id.removeprefix(PREFIX).encode("ascii"))
-        except (binascii.Error, ValueError):
+            partition, offset, number, back, aside = _POSITION.unpack(raw[: _POSITION.size])
+        except (binascii.Error, ValueError, struct.error):
             raise BadCursor from None
-        position, tag = raw[: _POSITION.size], raw[_POSITION.size :]
-        if len(event_id) != _LENGTH or not hmac.compare_digest(tag, self._tag(position)):
+        cursor = Cursor(partition, offset, number, offset - back, aside)
+        if not hmac.compare_digest(self.id(cursor).encode(), event_id.encode()):
             raise BadCursor
-        partition, offset, number, back, aside = _POSITION.unpack(position)
-        return Cursor(partition, offset, number, offset - back, aside)
+        return cursor
 
     def _tag(self, position: bytes) -> bytes:
         return hmac.digest(self._key, position, "sha256")[:TAG_BYTES]

@@ -12,8 +12,10 @@ from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable
 
 BATCH = 1000
-MOST_BYTES = 32 << 20
-"""Of one session's past, which a client can hardly make so long within its time."""
+MOST_BYTES = 8 << 20
+"""Of one session's past, which snapshots keep far shorter than that."""
+MOST_AT_ONCE = 100
+"""Sessions that are read in one go, so that their pasts have room in memory."""
 PATIENCE_S = 15.0
 SILENCE_S = 1.0
 MOST_SILENT = 3
@@ -60,19 +62,22 @@ class History:
         """
         answer: Future[Past] = asyncio.get_running_loop().create_future()
         self._asked[part].append((Past(session, start, start), answer))
-        async with self._reading[part]:
-            if not answer.done():
-                await self._read(part)
-        return await answer
+        try:
+            async with self._reading[part]:
+                while not answer.done():
+                    await self._read(part)
+            return answer.result()
+        finally:
+            answer.cancel()
 
     async def _read(self, part: Part) -> None:
         """Read once for all who have asked so far."""
-        asked = self._asked.pop(part)
+        waiting = [one for one in self._asked.pop(part) if not one[1].cancelled()]
+        asked, self._asked[part] = waiting[:MOST_AT_ONCE], waiting[MOST_AT_ONCE:]
         try:
             await self._fill(part, [past for past, _ in asked])
         except BaseException:
             self._asked[part] += [(Past(old.session, old.start, old.start), answer) for old, answer in asked]
-            self._asked[part] = [one for one in self._asked[part] if not one[1].cancelled()]
             raise
         for past, answer in asked:
             if not answer.done():

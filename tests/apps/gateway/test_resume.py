@@ -304,8 +304,13 @@ async def test_a_line_that_waits_is_answered_at_the_other_gateway() -> None:
         async with chat(second, query=f"?last={got[-1][0]}") as socket:
             await say_all(first, list(spoken(turn, "1"))[1:], reply_to)
             got += await numbered(socket, 7)
+        async with chat(first, query=f"?last={got[-1][0]}") as socket:
+            await socket.send("four")
+            got += await numbered(socket, 3)
 
-    assert [text for _, text in got] == ["1", "<END>", "to", " two", "<END>", "to", " three", "<END>"]
+    answers = [["1", "<END>"], *(["to", f" {line}", "<END>"] for line in ("two", "three", "four"))]
+    assert [text for _, text in got] == [text for answer in answers for text in answer]
+    assert len(first.stages.turns) == 4
 
 
 async def test_an_event_of_several_frames_can_be_cut_in_between() -> None:
