@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -129,6 +129,18 @@ def kinds_of(text: str) -> tuple[Kind, ...]:
     if unknown:
         raise SettingsError("faults", f"there is no fault {unknown[0]!r}; there are {', '.join(Kind)}")
     return tuple(kind for kind in Kind if kind in names) if names else tuple(Kind)
+
+
+def without_broker(plan: Plan) -> Plan:
+    """`plan` where the broker is not ours to break.
+
+    Raises:
+        SettingsError: nothing else is to be broken.
+    """
+    kinds = tuple(kind for kind in plan.kinds if kind is not Kind.BROKER)
+    if not kinds:
+        raise SettingsError("faults", "a broker that is given is not broken, and nothing else was chosen")
+    return replace(plan, kinds=kinds)
 
 
 def scripts(plan: Plan) -> tuple[Script, ...]:

@@ -6,14 +6,14 @@ import asyncio
 import shutil
 import tempfile
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from apps.chaos.audit import Audit, audit
 from apps.chaos.comparison import killed, mark
 from apps.chaos.deployment import Deployment, Place
-from apps.chaos.plan import Kind, Plan, schedule
+from apps.chaos.plan import Plan, schedule, without_broker
 from apps.chaos.program import NotReady
 from apps.chaos.record import Record, Struck, Turn
 from apps.chaos.striking import Striker
@@ -21,6 +21,7 @@ from apps.chaos.traffic import Traffic
 from apps.chaos.verdict import Broken, Verdict, judged
 from pipeline.kafka import KafkaBus
 
+LEFT_OUT = "The broker was given, so it was not broken; its topics {}* are left there"
 LAST_WORDS_S = 100.0
 """What the last turns may take: more than a client waits for one."""
 
@@ -64,17 +65,17 @@ async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
     """Run `plan`; output of all programs is kept in `logs`. `kafka` names a broker that is not to be broken.
 
     Raises:
-        NotReady: something did not start, or did not come back.
+        SettingsError: there is nothing to break.
+        NotReady: something did not start.
         BusUnavailable: the log cannot be read.
     """
-    outcome = Outcome(plan, logs)
-    if kafka and Kind.BROKER in plan.kinds:
-        plan = replace(plan, kinds=tuple(kind for kind in plan.kinds if kind is not Kind.BROKER))
-        outcome = replace(outcome, plan=plan, left_out="the broker was given, so it was left alone")
     private = Path(tempfile.mkdtemp(prefix="chaos-"))
+    prefix = f"{private.name}-" if kafka else "chaos-"
+    if kafka:
+        plan = without_broker(plan)
+    outcome = Outcome(plan, logs, left_out=LEFT_OUT.format(prefix) if kafka else "")
     try:
         async with AsyncExitStack() as stack:
-            prefix = f"chaos-{private.name.rpartition('-')[2]}-" if kafka else "chaos-"
             deployment = Deployment(plan, Place(logs, private), kafka, prefix, stack)
             tell.phase("starting")
             await deployment.start(tell.step)

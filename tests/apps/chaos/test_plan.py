@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from apps.chaos.plan import TEXTS, Kind, Plan, kinds_of, order_of, schedule, scripts, sorts
+from apps.chaos.plan import TEXTS, Kind, Plan, kinds_of, order_of, schedule, scripts, sorts, without_broker
 from pipeline.errors import SettingsError
 
 
@@ -47,6 +47,13 @@ def test_kinds_are_chosen_by_name() -> None:
     assert kinds_of("") == tuple(Kind)
     with pytest.raises(SettingsError, match=r"no fault 'brocker'; there are kill, pause.*broker"):
         kinds_of("brocker")
+
+
+def test_a_broker_that_is_given_is_not_broken() -> None:
+    """All others are; and if it was the only one, there is nothing to do."""
+    assert set(without_broker(Plan()).kinds) == set(Kind) - {Kind.BROKER}
+    with pytest.raises(SettingsError, match="nothing else was chosen"):
+        without_broker(Plan(kinds=(Kind.BROKER,)))
 
 
 def test_each_kind_is_explained() -> None:
