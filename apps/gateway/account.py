@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
 
 from apps.gateway import events
 from apps.gateway.answer import Running
+from apps.gateway.commands import Command
 from apps.gateway.conversation import Talk
 from apps.gateway.cursor import Cursor, Stamp
 from apps.gateway.events import Event
@@ -24,6 +26,8 @@ from pipeline.messages import Claimed, Message, Snapshot, Told
 
 MOST_SEEN = 512
 """Client events that are known again by their ids."""
+LONGEST_NAME = 64
+"""Characters of a client's event id, beyond which it is known by its hash."""
 
 
 class Position(NamedTuple):
@@ -164,3 +168,10 @@ class Account:
 def base_of(snapshot: Snapshot, at: Position) -> int:
     """From where to read in order to begin with `snapshot`, which stands at `at`, and miss nothing since."""
     return at.offset if snapshot.at is None else snapshot.at + 1
+
+
+def name_of(command: Command) -> str:
+    """How a client's event is known again: by its kind and its id; nothing if it has none."""
+    kind, event_id = command.__struct_config__.tag, command.event_id or ""
+    short = event_id if len(event_id) <= LONGEST_NAME else blake2b(event_id.encode(), digest_size=16).hexdigest()
+    return f"{kind} {short}" if event_id else ""

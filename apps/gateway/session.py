@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from hashlib import blake2b
 from typing import Any
 
 from apps.gateway import commands as c
-from apps.gateway import events
-from apps.gateway.account import Account, Position
+from apps.gateway import editing, events
+from apps.gateway.account import Account, Position, name_of
 from apps.gateway.answer import Answer
 from apps.gateway.config import MODALITIES, SessionConfig
 from apps.gateway.context import check_metadata, context
-from apps.gateway.conversation import ROOT, Conversation, Talk
+from apps.gateway.conversation import Conversation, Talk
 from apps.gateway.events import CONVERSATION, Event
-from apps.gateway.items import Item, accepted, new_id
+from apps.gateway.items import new_id
 from apps.gateway.memory import Memory
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.protocols.realtime import error_event
@@ -28,9 +27,6 @@ from apps.gateway.turns import Turns
 from pipeline.messages import Claimed, Message, Problem, Snapshot, Told, Turn
 from pipeline.telemetry import new_traceparent
 from pipeline.topics import REPLIES
-
-LONGEST_NAME = 64
-"""Characters of a client's event id, beyond which it is known by its hash."""
 
 
 class Session:
@@ -107,7 +103,7 @@ class Session:
 
         Some clients give all their events one name: such a name stands for none of them.
         """
-        asked = _name(command)
+        asked = name_of(command)
         if asked in self._done:
             self.terms.metrics.repeated.inc()
             return
@@ -131,22 +127,18 @@ class Session:
             case c.ItemCreate():
                 self.create(command)
             case c.ItemDelete():
-                self._known(command.item_id, "delete")
-                self.talk.draft.delete(command.item_id)
-                self.tell(events.deleted(command.item_id))
+                self.tell(editing.delete(self.talk.draft, command))
             case c.ItemRetrieve():
-                item = self._known(command.item_id, "retrieve")
+                item = editing.known(self.talk.draft, command.item_id, "retrieve")
                 self.tell({"type": "conversation.item.retrieved", "item": item.view})
             case c.ItemTruncate():
-                self._truncate(command)
+                raise editing.no_truncation(self.talk.draft, command)
             case c.ResponseCreate():
                 self.respond(command.response or c.ResponseOptions())
             case c.ResponseCancel():
                 self._cancel(command.response_id)
             case _:
-                raise _no_audio(command)
-
-    # -- items
+                raise editing.no_audio(command)
 
     def create(self, command: c.ItemCreate) -> None:
         """Add an item.
@@ -154,34 +146,8 @@ class Session:
         Raises:
             Refusal: it cannot be added.
         """
-        item = accepted(command.item, max_text=self.settings.max_text_bytes)
-        if item.id == ROOT:
-            raise Refusal("invalid_value", f"{ROOT!r} stands for the conversation's beginning", param="item.id")
-        draft = self.talk.draft
-        if item.id in draft or any(item.id == answer.item_id for answer in self.turns):
-            raise Refusal("item_already_exists", f"there is an item {item.id!r} already", param="item.id")
-        after = command.previous_item_id
-        if after not in (None, ROOT) and after not in draft:
-            why = f"there is no item {after!r} to add it after"
-            raise Refusal("item_create_invalid_previous_item_id", why, param="previous_item_id")
-        previous = draft.insert(item, after=after)
-        self.tell(
-            events.item_event("conversation.item.added", item.view, previous),
-            events.item_event("conversation.item.done", item.view, previous),
-            *map(events.deleted, draft.bound(keep=item.id)),
-        )
-
-    def _known(self, item_id: str, verb: str) -> Item:
-        if (item := self.talk.draft.get(item_id)) is None:
-            raise Refusal(f"item_{verb}_invalid_item_id", f"there is no item {item_id!r}", param="item_id")
-        return item
-
-    def _truncate(self, command: c.ItemTruncate) -> None:
-        self._known(command.item_id, "truncate")
-        if command.audio_end_ms < 0:
-            raise Refusal("integer_below_min_value", "audio_end_ms is at least 0", param="audio_end_ms")
-        why = f"item {command.item_id!r} has no audio; only what was spoken can be truncated"
-        raise Refusal("item_truncate_no_audio", why, param="item_id")
+        coming = [answer.item_id for answer in self.turns]
+        self.tell(*editing.create(self.talk.draft, command, coming, max_text=self.settings.max_text_bytes))
 
     # -- responses
 
@@ -266,9 +232,7 @@ class Session:
             if self._opened and not self.ours:
                 return []  # an earlier session of that name, before ours begins
             if self.ours or isinstance(message, Snapshot):
-                self.lost = True
-                self.turns.let_go(time.monotonic())
-                return []
+                return self._let_go()
         if isinstance(message, Snapshot):
             self.memory.read(message, self.owner)
         made = self.account.read(at, message, known=known)
@@ -284,6 +248,11 @@ class Session:
         if isinstance(message, Claimed):
             self._go_live()
         return made
+
+    def _let_go(self) -> list[Event]:
+        self.lost = True
+        self.turns.let_go(time.monotonic())
+        return []
 
     def tick(self, now: float) -> bool:
         """End what should have ended; whether the log has lost an end."""
@@ -327,15 +296,3 @@ class Session:
 
     def _log(self, message: Message) -> None:
         self.turns.outgoing.append(Outgoing(REPLIES, message, self.id, self.terms.partition))
-
-
-def _no_audio(command: c.Command) -> Refusal:
-    kind = str(command.__struct_config__.tag)
-    return Refusal("audio_not_supported", f"{kind}: audio is not served yet; send text", param="type")
-
-
-def _name(command: c.Command) -> str:
-    """How a client's event is known again: by its kind and its id, if it has one."""
-    kind, event_id = command.__struct_config__.tag, command.event_id or ""
-    short = event_id if len(event_id) <= LONGEST_NAME else blake2b(event_id.encode(), digest_size=16).hexdigest()
-    return f"{kind} {short}" if event_id else ""

@@ -40,7 +40,8 @@ async def filled(**options: Any) -> Watched:
     """Return a bus with ten records of each of a hundred sessions, in turn."""
     bus = Watched(**options)
     for number in range(1000):
-        delivery = await bus.publish(PART.topic, b"%d" % number, key=f"s{number % 100}/r", headers={}, partition=PART.number)
+        value, key = b"%d" % number, f"s{number % 100}/r"
+        delivery = await bus.publish(PART.topic, value, key=key, headers={}, partition=PART.number)
         assert await delivery == number
     return bus
 

@@ -1,0 +1,78 @@
+"""Changing a conversation as a client asks: each change is checked, made, and returned as what the client is told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from apps.gateway import commands as c
+from apps.gateway import events
+from apps.gateway.conversation import ROOT, Conversation
+from apps.gateway.events import Event
+from apps.gateway.items import Item, accepted
+from apps.gateway.refusal import Refusal
+
+
+def create(
+    conversation: Conversation, command: c.ItemCreate, coming: Collection[str], *, max_text: int
+) -> tuple[Event, ...]:
+    """Add an item; `coming` are the ids of those that answers will have.
+
+    Raises:
+        Refusal: it cannot be added.
+    """
+    item = accepted(command.item, max_text=max_text)
+    if item.id == ROOT:
+        raise Refusal("invalid_value", f"{ROOT!r} stands for the conversation's beginning", param="item.id")
+    if item.id in conversation or item.id in coming:
+        raise Refusal("item_already_exists", f"there is an item {item.id!r} already", param="item.id")
+    after = command.previous_item_id
+    if after not in (None, ROOT) and after not in conversation:
+        why = f"there is no item {after!r} to add it after"
+        raise Refusal("item_create_invalid_previous_item_id", why, param="previous_item_id")
+    previous = conversation.insert(item, after=after)
+    return (
+        events.item_event("conversation.item.added", item.view, previous),
+        events.item_event("conversation.item.done", item.view, previous),
+        *map(events.deleted, conversation.bound(keep=item.id)),
+    )
+
+
+def delete(conversation: Conversation, command: c.ItemDelete) -> Event:
+    """Take an item away.
+
+    Raises:
+        Refusal: it is not there.
+    """
+    known(conversation, command.item_id, "delete")
+    conversation.delete(command.item_id)
+    return events.deleted(command.item_id)
+
+
+def known(conversation: Conversation, item_id: str, verb: str) -> Item:
+    """The item with this id, which the client wants to `verb`.
+
+    Raises:
+        Refusal: there is none.
+    """
+    if (item := conversation.get(item_id)) is None:
+        raise Refusal(f"item_{verb}_invalid_item_id", f"there is no item {item_id!r}", param="item_id")
+    return item
+
+
+def no_truncation(conversation: Conversation, command: c.ItemTruncate) -> Refusal:
+    """Why an item is not truncated: nothing is spoken yet.
+
+    Raises:
+        Refusal: there is no such item.
+    """
+    known(conversation, command.item_id, "truncate")
+    if command.audio_end_ms < 0:
+        return Refusal("integer_below_min_value", "audio_end_ms is at least 0", param="audio_end_ms")
+    why = f"item {command.item_id!r} has no audio; only what was spoken can be truncated"
+    return Refusal("item_truncate_no_audio", why, param="item_id")
+
+
+def no_audio(command: c.Command) -> Refusal:
+    """Why nothing is done about audio."""
+    kind = str(command.__struct_config__.tag)
+    return Refusal("audio_not_supported", f"{kind}: audio is not served yet; send text", param="type")
