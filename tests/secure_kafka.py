@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import kafka_node, services
+from apps.broker import jars
+from apps.broker.node import commands, properties
+from tests import services
 from tests.certificates import Certificate, self_signed
-from tests.servers import HOST, unused_port
+from tests.servers import HOST, Program, unused_port
 
 USER, PASSWORD = "penstock", "correct-horse-battery"
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
@@ -34,24 +37,29 @@ def secure_kafka() -> Iterator[SecureKafka]:
     port = unused_port()
     ports = {name: unused_port() for name in ("SASLP", "TLS", "BOTH")}
     broker, client = self_signed(folder), self_signed(folder, "client")
-    more = _listeners(port, ports) | _logins() | _certificates(folder, broker, client)
+    rows = _listeners(folder, port, ports) | _logins() | _certificates(folder, broker, client)
     users = [
         part
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
         for part in ("--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]")
     ]
-    server = kafka_node.in_jars(folder, port, more, formatting=users)
-    with services.running(services.KafkaService(server, f"{HOST}:{port}")):
+    prepare, run = commands(folder, jars.kafka_jars(), rows)
+
+    def format_storage() -> None:
+        with (folder / "output.log").open("ab") as log:
+            subprocess.run([*prepare, *users], stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=60, check=True)
+
+    with services.running(services.KafkaService(Program(run, folder, format_storage), f"{HOST}:{port}")):
         sasl, tls, both = (f"{HOST}:{ports[name]}" for name in ("SASLP", "TLS", "BOTH"))
         yield SecureKafka(sasl, tls, both, broker, client)
 
 
-def _listeners(port: int, ports: dict[str, int]) -> dict[str, str]:
-    plain = kafka_node.properties(HOST, port, unused_port(), "")
+def _listeners(folder: Path, port: int, ports: dict[str, int]) -> dict[str, str]:
+    plain = properties(HOST, port, unused_port(), str(folder / "data"))
     guarded = ",".join(f"{name}://{HOST}:{at}" for name, at in ports.items())
     protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASLP:SASL_PLAINTEXT,TLS:SSL,BOTH:SASL_SSL"
     return {
-        "controller.quorum.voters": plain["controller.quorum.voters"],
+        **plain,
         "listeners": f"{plain['listeners']},{guarded}",
         "advertised.listeners": f"{plain['advertised.listeners']},{guarded}",
         "listener.security.protocol.map": protocols,
