@@ -10,8 +10,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
+from apps.gateway.asgi import StaticMount
+from apps.local import PAGES
 from tests.apps.chat.conftest import Visit
 from tests.apps.gateway.deployed import ANSWER, Deployment, deployed
+from tests.apps.gateway.harness import gateway
+from tests.servers import unused_port
 from tests.services import KafkaService
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow, pytest.mark.timeout(180)]
@@ -73,3 +77,21 @@ async def test_a_question_that_the_gateway_died_on(deployment: Deployment, brows
         await expect(visitor.answers).to_have_text(ANSWER)
 
     assert len(deployment.stages.turns) == 1
+
+
+async def test_a_session_that_is_gone(browse: Visit) -> None:
+    """Where a restart has forgotten the session, the chat begins a new one by itself and tells it what was said."""
+    port = unused_port()
+    pages = (StaticMount(PAGES),)
+    async with asyncio.timeout(DEADLINE_S):
+        async with gateway(port=port, static=pages, patience_s=DEADLINE_S) as first:
+            visitor = await browse(first.http)
+            await visitor.ask("hi")
+            await expect(visitor.answers).to_have_text("You said: hi")
+        async with gateway(port=port, static=pages, patience_s=DEADLINE_S) as second:
+            await visitor.page.evaluate("dispatchEvent(new Event('online'))")
+            await visitor.ask("more")
+            await expect(visitor.answers).to_have_text(["You said: hi", "You said: more"])
+
+    assert second.count("refused_total", why="resume_failed") == 1
+    assert [said.text for said in second.stages.turns[-1].conversation] == ["hi", "You said: hi", "more"]
