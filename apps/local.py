@@ -7,6 +7,7 @@ is not ready until the model is loaded.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -25,6 +26,8 @@ from apps.settings import Settings
 from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
 from pipeline.memory import MemoryBus
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.01
 PAGES = Path(__file__).parent / "chat" / "static"
@@ -75,6 +78,8 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """
     health = Health("waiting for Kafka")
     model = served_name(settings.model)
+    if not settings.gateway.secret:
+        log.warning("there is no gateway.secret, so that clients can come back to this very process alone")
 
     async def work() -> None:
         async with connected(settings) as bus, listening(bus, settings, health, model) as gateway:
