@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -44,6 +44,7 @@ class Arrival:
         self.session, self.cursor = session, cursor
         self.missed: list[Event] = []
         self._behind: list[tuple[Position, Message]] | None = []
+        self._heard = -1
 
     @property
     def behind(self) -> bool:
@@ -74,11 +75,10 @@ class Arrival:
             self.session.restore(snapshot, at)
         except msgspec.DecodeError:
             raise failed("unreadable") from None
-        begun = at.offset if snapshot.at is None else snapshot.at
+        self._heard = at.offset if snapshot.at is None else snapshot.at
         behind, self._behind = self._behind or [], None
-        for then, message in _in_order(past, behind):
-            if then.offset > begun:
-                self._hear(then, message)
+        for then, message in (*past, *behind):
+            self._hear(then, message)
 
     def _beginning(self, past: Past, first: int) -> tuple[Position, Snapshot]:
         """The newest snapshot from which all that the client has not got can be told."""
@@ -91,14 +91,11 @@ class Arrival:
         raise failed("gone")
 
     def _hear(self, at: Position, message: Message) -> None:
+        """Read a record, unless it was read: what comes live may be behind what was read back, or before it."""
+        if at.offset <= self._heard:
+            return
+        self._heard = at.offset
         made = self.session.read(at, message, known=at.offset < self.cursor.offset)
         if self.session.lost:
             raise failed("replaced")
         self.missed += made[self.cursor.number + 1 :] if at.offset == self.cursor.offset else made
-
-
-def _in_order(past: Past, behind: Past) -> Iterable[tuple[Position, Message]]:
-    """`past`, and of `behind` what comes after it."""
-    yield from past
-    last = past[-1][0].offset if past else -1
-    yield from ((at, message) for at, message in behind if at.offset > last)

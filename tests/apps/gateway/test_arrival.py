@@ -30,13 +30,18 @@ def arrival(desk: Desk, event_id: str) -> Arrival:
     return Arrival(Session(desk.session.id, desk.session.terms), cursor)
 
 
-def resumed(desk: Desk, event_id: str, *, behind: int = 0, first: int = 0) -> Arrival:
-    """Return it when it has come; the last `behind` records came while its past was read."""
+def resumed(desk: Desk, event_id: str, *, behind: int = 0, first: int = 0, again: int = 0) -> Arrival:
+    """Return it when it has come; the last `behind` records came while its past was read, `again` after that.
+
+    What is read live may be further than what was read back, or not yet so far.
+    """
     coming = arrival(desk, event_id)
     split = len(desk.log) - behind
     for record in desk.log[split:]:
         coming.read(*record)
     coming.rebuild([(at, message) for at, message in desk.log[:split] if at.offset >= first], first)
+    for record in desk.log[-again:] if again else ():
+        coming.read(*record)
     coming.session.claim()
     (claim,) = coming.session.outgoing()
     coming.read(Position(PARTITION, desk.offset + 1), claim.message)
@@ -81,8 +86,10 @@ def test_the_same_bytes_at_every_cut() -> None:
 
     for cut in range(len(told)):
         since = sum(at.offset > offset(desk, told[cut]) for at, _ in desk.log)
-        for behind in {0, min(3, since), since}:
-            assert body(resumed(desk, told[cut]["event_id"], behind=behind).missed) == body(told[cut + 1 :])
+        for behind, again in {(0, 0), (min(3, since), 0), (since, 0), (0, since), (0, min(3, since))}:
+            there = resumed(desk, told[cut]["event_id"], behind=behind, again=again)
+            assert body(there.missed) == body(told[cut + 1 :])
+            assert there.session.conversation.ids == desk.session.conversation.ids
 
 
 def test_the_same_bytes_from_the_place_that_the_cursor_names() -> None:
