@@ -48,7 +48,7 @@ class Batch:
     """The sequences being answered (`running`) and those that wait for a place, at most `queue` of them.
 
     At most `most` are answered at once, and only as many as find room in `kv_bytes` to their ends, but always one. Who
-    cannot begin in time, by what is known of the `rates`, is refused.
+    would wait for others until it is too late, by what is known of the `rates`, is refused; who need not wait never is.
     """
 
     def __init__(
@@ -86,25 +86,30 @@ class Batch:
         """Answer `sequence` as soon as it is its turn; what has come at once of it, or of another that had to go."""
         if sequence.finish is not None:  # it had ended before it came
             return [(sequence, Run((), sequence.finish))]
+        sequence.cached = self.prefixes.known(sequence.scope, sequence.ids)
         sequence.cost = self._rates.rest(sequence)
         wait = 0.0 if sequence.begun else self._wait(sequence)
-        if time.monotonic() + wait > sequence.latest:
+        if wait and time.monotonic() + wait > self._latest(sequence):
             return [self._refused(sequence, wait)]
         last = self.waiting.add(sequence, self._queue + max(0, self._most - len(self.running)))
         return [] if last is None else [self._refused(last, self._wait(last))]
 
     def _wait(self, sequence: Sequence) -> float:
-        """Seconds until the first token of `sequence`, if it came now.
+        """Seconds until `sequence` would get a place, if it came now; 0 if it gets one at once.
 
         The model works off what is before it at its own speed; at the moment at which a place comes free, the answers
         in the other places are half done on the average.
         """
         before = self.waiting.before(sequence)
         if not before and self._may_have_place(sequence) and self._has_room(sequence):
-            return self._rates.first(sequence)
+            return 0.0
         others = before + sum(map(self._rates.rest, self.running))
         halves = sum(running.cost for running in self.running[1:]) / 2
-        return max(0.0, others - halves) + self._rates.first(sequence)
+        return max(0.0, others - halves)
+
+    def _latest(self, sequence: Sequence) -> float:
+        """When it must have a place: in time for its first token before the request's end."""
+        return min(sequence.latest, sequence.ends - self._rates.first(sequence))
 
     def _refused(self, sequence: Sequence, wait: float) -> Outcome:
         self.counts.refused += 1
@@ -126,8 +131,8 @@ class Batch:
 
     def step(self) -> list[Outcome]:
         """Compute some tokens of every running sequence; what has come of it."""
-        outcomes = self._expire()
         self._admit()
+        outcomes = self._expire()
         busy, began = bool(self.waiting), time.perf_counter()
         self._speculate()
         works = self._plan()
@@ -145,13 +150,12 @@ class Batch:
         return outcomes
 
     def _note(self, chosen: Iterable[Outcome], prompt: int, seconds: float, *, busy: bool) -> None:
-        """Learn what things cost. Only of a model with all places taken: that is what those who wait wait for."""
+        """Learn what things cost: of a model with all places taken, as that is what those who wait wait for."""
         runs = [(sequence, run) for sequence, run in chosen if isinstance(run, Run)]
         output = sum(len(run.ids) for _, run in runs)
         self.counts.prompt_tokens += prompt
         self.counts.output_tokens += output
-        if busy:
-            self._rates.saw(prompt, output, seconds)
+        self._rates.saw(prompt, output, seconds, busy=busy)
         for sequence, run in runs:
             if run.finish is not None:
                 self._rates.ended(sequence.output)
@@ -159,7 +163,7 @@ class Batch:
     def _expire(self) -> list[Outcome]:
         """Refuse those that waited until it was too late: the model was slower than it was thought."""
         now = time.monotonic()
-        late = [sequence for sequence in self.waiting if now > sequence.latest]
+        late = [sequence for sequence in self.waiting if now > min(sequence.latest, sequence.ends)]
         for sequence in late:
             self.waiting.remove(sequence)
         return [self._refused(sequence, self._wait(sequence)) for sequence in late]

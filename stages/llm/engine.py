@@ -65,7 +65,7 @@ class TorchEngine:
         most: Sequences that are computed together.
         kv_bytes: Memory for the keys and values of running sequences; those without room wait.
         queue: Prompts that wait for a place; more are refused, those of whom has the most waiting first.
-        max_wait_s: How long a prompt may wait for its first token; one that would wait longer is refused at once, and
+        max_wait_s: How long a prompt may wait for a place; one that would wait longer is refused at once, and
             so is one that would begin only after its request's deadline.
         prefix_bytes: Memory for what finished turns leave to their sessions' next.
         disk: Where that goes for which there is no memory, and all of it at the end. Belongs to the engine.
@@ -158,14 +158,15 @@ class TorchEngine:
     def _sequence(self, number: int, prompt: Prompt) -> Sequence:
         """What is to be answered. What another worker had begun may take as long as it takes."""
         tenant, deadline = request.current()
-        patience = math.inf if prompt.emitted else min(self._max_wait_s, deadline - time.time())
+        now = time.monotonic()
         return Sequence(
             number,
             prompt,
             self._model.vocabulary,
             context=self._model.context,
             tenant=tenant,
-            latest=time.monotonic() + patience,
+            latest=math.inf if prompt.emitted else now + self._max_wait_s,
+            ends=math.inf if prompt.emitted else now + deadline - time.time(),
         )
 
     @property

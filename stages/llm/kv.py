@@ -143,6 +143,11 @@ class PrefixPool:
         kept.kv.drafted = min(kept.kv.drafted, shared)
         return kept.kv, shared
 
+    def known(self, scope: str, ids: Sequence[int]) -> int:
+        """How many of `ids` `take` would find in memory."""
+        kept = self._kept.get(scope)
+        return 0 if kept is None else common(kept.ids, ids[:-1])
+
     def _drop(self, scope: str) -> Kept | None:
         kept = self._kept.pop(scope, None)
         if kept is not None:

@@ -26,7 +26,7 @@ SLOW = Costs(base=0.5, sequence=0.0, token=0.001)
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let engines believe that their model is slow."""
     monkeypatch.setattr("stages.llm.engine.measure", lambda *_: SLOW)
-    monkeypatch.setattr(Rates, "saw", lambda *_: None)
+    monkeypatch.setattr(Rates, "saw", lambda *_, **__: None)
 
 
 def long_prompt(number: int, *, tokens: int = 400, emitted: list[int] | None = None) -> Prompt:
@@ -81,6 +81,30 @@ async def test_who_would_begin_after_the_deadline_is_refused_at_once(model: Load
     async with TorchEngine(model, most=1, max_wait_s=100.0) as engine, occupied(engine):
         with pytest.raises(Overloaded):
             await asked(engine, long_prompt(1), within_s=15.0)
+
+
+@pytest.mark.usefixtures("slow")
+async def test_an_idle_model_refuses_nobody(model: LoadedModel) -> None:
+    """However long its own prompt takes, a turn that need not wait for others is answered, again and again."""
+    async with TorchEngine(model, max_wait_s=0.01) as engine:
+        for number in range(3):
+            await until(lambda: engine._batch.idle)
+            assert len(await asked(engine, long_prompt(number, tokens=2), within_s=5.0)) == 2
+    assert engine.state.counts.refused == 0
+
+
+@pytest.mark.usefixtures("slow")
+async def test_what_is_cached_costs_nothing(model: LoadedModel) -> None:
+    """A turn that waits is told the time of those before it by what they really have to compute."""
+    ids = some_ids(300, 1)
+    async with TorchEngine(model, most=1, max_wait_s=100.0) as engine:
+        await asked(engine, make_prompt(ids, session="long", max_output_tokens=1))
+        engine._rates.prompt_s = 10.0
+        async with occupied(engine):
+            cached = asyncio.create_task(asked(engine, make_prompt([*ids, 5], session="long", max_output_tokens=1)))
+            await until(lambda: engine.state.waiting == 1)
+            assert [waiting.cost < 100 for waiting in engine._batch.waiting] == [True]
+        assert len(await cached) == 1
 
 
 @pytest.mark.usefixtures("slow")
@@ -182,3 +206,32 @@ def test_rates_are_learned_from_a_busy_model() -> None:
     assert rates.output_s == pytest.approx(0.005, rel=0.01)
     assert rates.prompt_s == pytest.approx(0.001, rel=0.01)
     assert rates.length == pytest.approx(10, rel=0.01)
+
+
+def test_a_step_in_which_the_machine_slept_says_little() -> None:
+    """One that took a minute makes no prompt look like one of minutes."""
+    rates = Rates(8)
+    rates.measured(Costs(base=0.01, sequence=0.0, token=0.0))
+    rates.saw(100, 0, 60.0)
+    rates.saw(0, 8, 60.0)
+
+    assert rates.prompt_s < 2e-4
+    assert rates.output_s < 2e-3
+
+
+def test_an_idle_model_tells_only_that_it_is_faster() -> None:
+    """Alone a token costs more than in company; where it still costs less than was thought, that was too much."""
+    rates = Rates(8)
+    rates.measured(Costs(base=0.08, sequence=0.0, token=0.001))
+    for _ in range(300):
+        rates.saw(0, 1, 0.08, busy=False)
+        rates.saw(10, 0, 0.08, busy=False)
+    assert rates.output_s == pytest.approx(0.011)
+    assert rates.prompt_s == pytest.approx(0.001)
+
+    rates.prompt_s = rates.output_s = 9.0
+    for _ in range(300):
+        rates.saw(0, 1, 0.08, busy=False)
+        rates.saw(10, 0, 0.08, busy=False)
+    assert rates.output_s < 0.09
+    assert rates.prompt_s < 0.009
