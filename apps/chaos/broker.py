@@ -14,7 +14,7 @@ from pipeline.errors import BusUnavailable
 from pipeline.kafka import KafkaSettings, describe_topics
 from pipeline.topics import ROUTE
 
-READY_S = 60.0
+READY_S = 180.0
 PREPARED_S = 60.0
 POLL_S = 0.1
 ATTEMPT_MS = 1_000

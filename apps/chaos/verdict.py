@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -14,8 +14,9 @@ from apps.chaos.audit import Audit, Logged
 from apps.chaos.plan import Kind
 from apps.chaos.record import Record, Struck, Turn, near
 
-ON_ITS_WAY_S = 0.02
-"""Text that was published before its worker's death may reach the client so much later."""
+ON_ITS_WAY_S = 1.0
+"""Text that was published before its worker's death may reach the client so much later, where much else runs. So a gap
+is the longest rest of those that begin by then."""
 SHOWN = 24
 SETTLE_S = 1.0
 
@@ -190,20 +191,16 @@ def gap_of(struck: Struck, turn: Turn) -> Gap | None:
     if struck.fault.stage == "text":
         return None
     times = [piece.at for piece in turn.pieces]
-    if struck.fault.kind is Kind.REBALANCE:
-        return _longest(struck, turn, times)
-    before = [at for at in times if at <= struck.at + ON_ITS_WAY_S]
-    after = [at for at in times if at > struck.at + ON_ITS_WAY_S]
-    if not before or not after or before[0] > struck.at:
+    if not times or times[0] > struck.at:
         return None
-    return Gap(struck, turn, after[0] - before[-1], after[0] - struck.at)
-
-
-def _longest(struck: Struck, turn: Turn, times: Sequence[float]) -> Gap | None:
-    """A rebalance comes some time after it was asked for: the longest rest meanwhile."""
-    end = struck.until or float("inf")
-    rests = [later - at for at, later in pairwise(times) if struck.at <= at <= end]
-    return Gap(struck, turn, max(rests), max(rests)) if rests else None
+    end = struck.at + ON_ITS_WAY_S
+    if struck.fault.kind is Kind.REBALANCE:  # it comes some time after it was asked for
+        end = struck.until or float("inf")
+    rests = [(later - at, later) for at, later in pairwise(times) if later > struck.at and at <= end]
+    if not rests:
+        return None
+    seconds, over = max(rests, key=lambda rest: rest[0])
+    return Gap(struck, turn, seconds, over - struck.at)
 
 
 def wait_of(struck: Struck, turn: Turn) -> Gap | None:

@@ -140,10 +140,12 @@ def test_the_gap_is_from_the_last_text_before_to_the_first_after() -> None:
 
 
 def test_text_that_was_on_its_way_is_not_the_next() -> None:
-    """A piece a moment after the signal was published before it."""
+    """A piece a moment after the signal was published before it; the rest that counts is the longest that follows."""
     streaming = turn(pieces=ANSWER * 2)
-    verdict = judged(record(), record(streaming, faults=(struck(1.99),)), log_of(streaming))
-    assert verdict.gaps[0].after == pytest.approx(1.01)
+    streaming.pieces[3:] = [piece._replace(at=piece.at + 2.0) for piece in streaming.pieces[3:]]
+    verdict = judged(record(), record(streaming, faults=(struck(2.9),)), log_of(streaming))
+    assert verdict.gaps[0].seconds == 3.0
+    assert verdict.gaps[0].after == pytest.approx(3.1)
 
 
 def test_only_answers_of_the_worker_that_was_struck_have_gaps() -> None:
@@ -186,7 +188,7 @@ def test_an_answer_that_fails_without_any_fault_is_told() -> None:
 def test_a_rebalance_counts_the_longest_rest_while_it_lasted() -> None:
     """It comes some time after it was asked for."""
     streaming = turn(pieces=ANSWER * 4)
-    streaming.pieces[6] = streaming.pieces[6]._replace(at=7.8)
+    streaming.pieces[7:] = [piece._replace(at=piece.at + 0.8) for piece in streaming.pieces[7:]]
     fault = struck(5.5, Kind.REBALANCE)
     verdict = judged(record(), record(streaming, faults=(fault,)), log_of(streaming))
     assert verdict.gaps[0].seconds == pytest.approx(1.8)
