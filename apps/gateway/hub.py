@@ -90,8 +90,9 @@ class Hub:
             async with asyncio.timeout(RESUME_S):
                 await self.reading.adopt(cursor.partition)
                 await self._rebuild(arrival)
-                session.claim()
-                await self.pump(session)
+                if not here.done():  # nobody has come back to it here meanwhile
+                    session.claim()
+                    await self.pump(session)
                 seat = await here
         except (BusUnavailable, TimeoutError) as error:
             log.warning("%s cannot be resumed now: %s", session.id, str(error) or "it takes too long")

@@ -137,6 +137,7 @@ class Seats:
         _, here = self._arrivals.pop(name)
         if not here.done():
             here.set_exception(why)
+            here.exception()  # known, should nobody wait for it yet
 
     def _hear(self, name: str, at: Position, message: Message) -> Session | None:
         """Give a record to a session on its way here, which has come when that makes it ours."""

@@ -11,6 +11,7 @@ import pytest
 import websockets
 from openai import AsyncOpenAI
 
+from apps.gateway.arrival import Arrival
 from pipeline.memory import MemoryBus
 from pipeline.messages import Message, Turn
 from pipeline.secret import Secret
@@ -215,6 +216,29 @@ async def test_two_come_back_at_once() -> None:
             assert text_of((await three.until("response.done"))["response"]) == "yes"
 
     assert codes == {4409}
+
+
+async def test_the_first_of_two_at_one_gateway_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is overtaken while its past is read leaves the session to the one that came later."""
+    async with pair() as (first, second):
+        async with connected(first) as client:
+            name, event_id = session_of(client), client.told.events[-1]["event_id"]
+        rebuild, go = second.hub._rebuild, asyncio.Event()
+
+        async def slowly(arrival: Arrival) -> None:
+            await rebuild(arrival)
+            await go.wait()
+
+        monkeypatch.setattr(second.hub, "_rebuild", slowly)
+        async with back(second, name, event_id) as slow:
+            await until(lambda: bool(second.hub.seats.expected))
+            monkeypatch.setattr(second.hub, "_rebuild", rebuild)
+            async with back(second, name, event_id) as quick:
+                await quick.until("session.updated")
+                go.set()
+                assert (await slow.closed())[0] == 4409
+                await quick.say("still here")
+                await quick.until("conversation.item.added")
 
 
 async def test_the_openai_sdk_comes_back() -> None:
