@@ -28,8 +28,8 @@ Kind = Literal["cancelled", "gone", "late"]
 TITLES: dict[Kind, str] = {"cancelled": "explicit cancel", "gone": "gone, after the grace", "late": "past its deadline"}
 QUESTION = "Tell me everything."
 SEED = 11
-MOST_TOKENS = 1500
-GRACE_S, DEADLINE_S = 0.5, 5.0
+MOST_TOKENS = 4000
+GRACE_S, DEADLINE_S = 0.5, 3.0
 LIMITS: dict[str, tuple[Kind, ...]] = {
     f"gateway.grace_s={GRACE_S}": ("cancelled", "gone"),
     f"gateway.turn_timeout_s={DEADLINE_S}": ("late",),
@@ -176,7 +176,7 @@ async def cancel(options: Sequence[str], plan: Plan, *, kafka: KafkaSettings | N
     """Measure embedded and, if there is one, over Kafka, and tell.
 
     Raises:
-        Unanswered: a place was not given free, or no answer was under way when it was given up.
+        Unanswered: a place was not given free.
     """
     results: dict[str, dict[Kind, list[Freed]]] = {}
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
@@ -197,11 +197,13 @@ def _tell(plan: Plan, results: dict[str, dict[Kind, list[Freed]]], path: Path | 
     place: dict[str, Spread] = {}
     word: dict[str, Spread] = {}
     wasted: dict[str, Spread] = {}
+    missing: list[str] = []
     for bus, found in results.items():
         for kind in get_args(Kind):
-            if not found[kind]:
-                raise Unanswered(f"no answer was begun and still under way when it was {kind}")
             name = f"{bus}: {TITLES[kind]}"
+            if not found[kind]:
+                missing.append(f"{name}: no answer was under way when it was to be given up")
+                continue
             place[name] = spread(1000 * freed.place_s for freed in found[kind])
             wasted[name] = spread(freed.wasted for freed in found[kind])
             words = [1000 * freed.word_s for freed in found[kind] if freed.word_s is not None]
@@ -209,6 +211,7 @@ def _tell(plan: Plan, results: dict[str, dict[Kind, list[Freed]]], path: Path | 
                 word[name] = spread(words)
     result: dict[str, Any] = {
         "bench": "cancel",
+        "missing": missing,
         "plan": plan._asdict(),
         "place_ms": {name: one._asdict() for name, one in place.items()},
         "word_ms": {name: one._asdict() for name, one in word.items()},
@@ -222,6 +225,7 @@ def _tell(plan: Plan, results: dict[str, dict[Kind, list[Freed]]], path: Path | 
             table("chosen after the event", wasted, unit="tokens"),
         ],
         [
+            *missing,
             f"gone: from the end of the grace of {GRACE_S:g} s, in which the answer goes on for whoever comes back",
             "one turn at a time, of a small model with random weights that never ends by itself",
         ],
