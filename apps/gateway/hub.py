@@ -16,7 +16,7 @@ from apps.gateway.outbox import Outbox
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.reading import Reading
 from apps.gateway.refusal import LIMITED, Refusal
-from apps.gateway.seats import Seat, Seats
+from apps.gateway.seats import TAKEN, Seat, Seats
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from pipeline.bus import Bus, Part, Record
@@ -94,6 +94,8 @@ class Hub:
                     session.claim()
                     await self.pump(session)
                 seat = await here
+            if self.seats.get(session.id) is not seat:  # another has taken it before anybody was here to be told
+                raise Refusal("session_taken", TAKEN)
         except (BusUnavailable, TimeoutError) as error:
             log.warning("%s cannot be resumed now: %s", session.id, str(error) or "it takes too long")
             why = "the log could not be read in time; come back with the same `resume` and `last_event_id`"

@@ -12,8 +12,9 @@ import websockets
 from openai import AsyncOpenAI
 
 from apps.gateway.arrival import Arrival
+from apps.gateway.session import Session
 from pipeline.memory import MemoryBus
-from pipeline.messages import Message, Turn
+from pipeline.messages import Claimed, Message, Turn
 from pipeline.secret import Secret
 from tests.apps.gateway.checks import Told
 from tests.apps.gateway.harness import (
@@ -239,6 +240,22 @@ async def test_the_first_of_two_at_one_gateway_claims_nothing(monkeypatch: pytes
                 assert (await slow.closed())[0] == 4409
                 await quick.say("still here")
                 await quick.until("conversation.item.added")
+
+
+async def test_who_is_overtaken_on_its_way_in_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who loses the session by the very next record after it was given it has a socket that is closed, and no ghost."""
+    async with pair() as (first, second):
+        async with connected(first) as client:
+            name, event_id = session_of(client), client.told.events[-1]["event_id"]
+
+        async def overtaken(session: Session) -> None:
+            for claim in (*(out.message for out in session.outgoing()), Claimed(name, "", "another")):
+                await second.stages.say(claim, session.terms.partition)
+
+        monkeypatch.setattr(second.hub, "pump", overtaken)
+        async with back(second, name, event_id) as late:
+            assert (await late.closed())[0] == 4409
+        assert not second.hub.seats.connected
 
 
 async def test_the_openai_sdk_comes_back() -> None:
