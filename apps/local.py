@@ -154,6 +154,8 @@ def announce(address: str, model: str, settings: GatewaySettings) -> None:
     }
     if settings.closed:
         rows["keys"] = "clients need one: `penstock keys add TENANT` makes it, `penstock chat --key` takes it"
+        script = f'<script src="http{tls}://{address}/widget.js" data-key="KEY"></script>'
+        rows["own page"] = f"{script}  (the page above has no key; allow yours in gateway.origins)"
     console.print(f"\n[bold green]Penstock is up[/] with {model}. Ctrl-C stops it.\n", highlight=False)
     for name, value in rows.items():
         console.print(f"  [bold]{name:<9}[/] {value}", highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import pytest
 
 from apps.gateway.settings import GatewaySettings
 from apps.health import Health
-from apps.local import listening, piped, serve
+from apps.local import announce, listening, piped, serve
 from apps.parts import INSTANT, NAMES, Parts, loaded
 from apps.settings import ModelSettings, Settings, StageSettings
 from pipeline.errors import AddressInUse, ModelLoadError
@@ -127,3 +127,12 @@ async def test_the_program_serves_until_it_is_told_to_stop(small_model: Path, tm
     assert status == 0, program.log
     assert f"http://127.0.0.1:{unused_port}" in program.log
     assert f"the disk cache {tmp_path}/penstock/kv: " in program.log
+
+
+@pytest.mark.parametrize("keys_file", [None, Path("keys.json")])
+def test_a_start_with_keys_says_how_a_page_gets_one(keys_file: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bundled page has no key: where one is wanted, what is said at the start has the line that gives one."""
+    announce("127.0.0.1:8080", "demo", GatewaySettings(keys_file=keys_file))
+    said = capsys.readouterr().out
+    line = '<script src="http://127.0.0.1:8080/widget.js" data-key="KEY"></script>  (the page above has no key'
+    assert (line in said) == (keys_file is not None)

@@ -207,6 +207,8 @@
     [/model_not_found|unknown_model/, "This chat is not set up correctly: the server does not have its model."],
   ];
 
+  const KEYLESS = "This chat is not set up correctly: the server wants an API key, and this page has none (data-key).";
+
   const INCOMPLETE = {
     max_output_tokens: "The answer was cut off at its length limit.",
     content_filter: "The answer was held back by a filter.",
@@ -360,8 +362,9 @@
     #place = null; // { session, last }: where in which server session we stand
     state = "idle";
 
-    constructor(url, protocols, hooks) {
-      Object.assign(this, { url, protocols, hooks });
+    constructor(url, key, hooks) {
+      const protocols = key ? ["realtime", `openai-insecure-api-key.${key}`] : [];
+      Object.assign(this, { url, key, protocols, hooks });
     }
 
     open() {
@@ -498,6 +501,7 @@
 
     #onClose(code, reason) {
       const stood = this.state === "ready";
+      if (!stood) this.#askWhy();
       if (stood && Date.now() - this.#readyAt > WAITS.stable) this.#tries = 0;
       this.#drop();
       if (REFUSALS.has(code)) return this.refuse(reason.replace(/^\w+: /, "") || "The server does not allow this connection.");
@@ -505,14 +509,41 @@
       return this.#plan(backoff(this.#tries, code, waitInText(reason)), code);
     }
 
+    /** A browser does not tell why a handshake failed. If it was for want of a key, then so does another request. */
+    async #askWhy() {
+      try {
+        const url = modelsURL(this.url);
+        if (url.origin !== location.origin) return; // the page's policy may forbid it, and we could not read the answer
+        const headers = this.key ? { Authorization: `Bearer ${this.key}` } : {};
+        const answer = await fetch(url, { headers, signal: AbortSignal.timeout(WAITS.trial) });
+        if (answer.status === 401) this.#onKeyWanted((await answer.json()).error);
+      } catch {
+        // No answer, or none of our server's: then we know no more than before.
+      }
+    }
+
+    #onKeyWanted(error) {
+      if (this.state !== "waiting" || error?.code !== "invalid_api_key") return;
+      console.warn(`[${TAG}] ${this.url} wants a valid API key: give the widget one with data-key. Whoever sees the page sees it.`);
+      this.refuse(this.key ? explain(error).text : KEYLESS);
+    }
+
     #plan(delay, code) {
       this.#tries += 1;
       if (this.#tries === 3 && !this.#readyAt) {
-        console.warn(`[${TAG}] ${this.url} cannot be reached. Is the server up, and may pages from ${location.origin} connect to it?`);
+        console.warn(`[${TAG}] ${this.url} cannot be reached. Is the server up, may pages from ${location.origin} connect to it, and does it want a key (data-key)?`);
       }
       this.#timer = setTimeout(() => this.#dial(), delay);
       this.#become("waiting", { at: Date.now() + delay, tries: this.#tries, code });
     }
+  }
+
+  /** Where the server of a realtime address lists its models. */
+  function modelsURL(realtime) {
+    const url = new URL(realtime.replace(/^ws/, "http"));
+    url.pathname = url.pathname.replace(/realtime$/, "models");
+    url.search = "";
+    return url;
   }
 
   function parseEvent(data) {
@@ -547,8 +578,7 @@
 
     constructor(options, store, hooks) {
       Object.assign(this, { store, hooks });
-      const protocols = options.key ? ["realtime", `openai-insecure-api-key.${options.key}`] : [];
-      this.link = new Link(realtimeURL(options), protocols, {
+      this.link = new Link(realtimeURL(options), options.key, {
         state: (state, detail) => hooks.state(state, detail),
         wanted: () => hooks.wanted(),
         ready: () => this.#onReady(),
