@@ -7,8 +7,8 @@ of what follows. Sans-I/O.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -171,7 +171,42 @@ def base_of(snapshot: Snapshot, at: Position) -> int:
 
 
 def name_of(command: Command) -> str:
-    """How a client's event is known again: by its kind and its id; nothing if it has none."""
-    kind, event_id = command.__struct_config__.tag, command.event_id or ""
-    short = event_id if len(event_id) <= LONGEST_NAME else blake2b(event_id.encode(), digest_size=16).hexdigest()
-    return f"{kind} {short}" if event_id else ""
+    """How a client's event is known again: by its id, its kind, and a hash of all it says; nothing if it has no id."""
+    event_id = command.event_id
+    if not event_id:
+        return ""
+    try:
+        content = blake2b(msgspec.json.encode(command), digest_size=8).hexdigest()
+    except RecursionError:  # nested so deeply that it is refused in any case
+        return ""
+    long = len(event_id) > LONGEST_NAME
+    known = blake2b(event_id.encode(), digest_size=16).hexdigest() if long else event_id
+    return f"{known} {command.__struct_config__.tag} {content}"
+
+
+class Repeats:
+    """What was done before the client came back: `seen` are its events of then, each with how often.
+
+    Some clients give all their events one id: such an id stands for none of them. Others number anew the events of each
+    connection: an id that stands for something else now shows that, and no id stands for what was done before.
+    """
+
+    def __init__(self, seen: Mapping[str, int]) -> None:
+        times: Counter[str] = Counter()
+        for asked, count in seen.items():
+            times[asked.rpartition(" ")[0]] += count
+        self._done = {asked for asked in seen if times[asked.rpartition(" ")[0]] == 1}
+        self._ids = {_id(asked) for asked in self._done}
+
+    def has(self, asked: str) -> bool:
+        """Whether that is a repetition."""
+        if asked in self._done:
+            return True
+        if _id(asked) in self._ids:
+            self._done.clear()
+            self._ids.clear()
+        return False
+
+
+def _id(asked: str) -> str:
+    return asked.rsplit(" ", 2)[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.gateway import commands as c
 from apps.gateway import editing, events
-from apps.gateway.account import Account, Position, name_of
+from apps.gateway.account import Account, Position, Repeats, name_of
 from apps.gateway.answer import Answer
 from apps.gateway.config import MODALITIES, SessionConfig
 from apps.gateway.context import check_metadata, context
@@ -48,7 +48,7 @@ class Session:
         self.owner = secrets.token_hex(8)
         self.ours = self.lost = self._opened = False
         self._asked = ""
-        self._done: frozenset[str] = frozenset()
+        self._repeats = Repeats({})
         self._on_the_way = 0
         self.memory = Memory()
 
@@ -94,17 +94,14 @@ class Session:
         self.config.view = self.account.view
         self.talk.settle()
         self.turns.go_live(self.terms.metrics)
-        self._done = frozenset(asked for asked, times in self.account.seen.items() if times == 1)
+        self._repeats = Repeats(self.account.seen)
 
     # -- what the client asks
 
     def receive(self, command: c.Command) -> None:
-        """Carry a command out, or tell the client why not. What was done before the client came back is not repeated.
-
-        Some clients give all their events one name: such a name stands for none of them.
-        """
+        """Carry a command out, or tell the client why not; not again what was done before it came back."""
         asked = name_of(command)
-        if asked in self._done:
+        if self._repeats.has(asked):
             self.terms.metrics.repeated.inc()
             return
         self._asked = asked

@@ -16,7 +16,7 @@ from apps.gateway.arrival import Arrival
 from apps.gateway.cursor import BadCursor, Cursor
 from apps.gateway.refusal import Refusal
 from apps.gateway.session import Session
-from pipeline.messages import Delta, Finished, Message, Told
+from pipeline.messages import Delta, Finished, Message, Told, Turn
 from tests.apps.gateway.checks import Event
 from tests.apps.gateway.desk import PARTITION, Desk, error_of
 from tests.apps.gateway.harness import user
@@ -198,6 +198,25 @@ def test_a_name_of_many_events_is_none() -> None:
     )
 
     assert len(there.outgoing()) == 1
+
+
+@pytest.mark.parametrize("kind", ["conversation.item.create", "conversation.item.retrieve"])
+def test_who_numbers_its_events_anew_loses_none(kind: str) -> None:
+    """An id that stands for something else after a reconnect is that of a new event, and so are all that follow."""
+    desk = Desk()
+    desk.send("conversation.item.create", event_id="event_1", item=user("hi", id="u1"))
+    desk.send("response.create", event_id="event_2")
+    desk.answer(desk.turns[-1])
+    other: dict[str, Any] = {"item_id": "u1"} if kind.endswith("retrieve") else {"item": user("more")}
+
+    there = resumed(desk, desk.told.events[-1]["event_id"]).session
+    for frame in (
+        {"type": kind, "event_id": "event_1", **other},
+        {"type": "response.create", "event_id": "event_2"},
+    ):
+        there.receive(desk.codec.receive(json.dumps(frame)))
+
+    assert [type(out.message) for out in there.outgoing()] == [Told, Turn, Told]
 
 
 def test_only_the_owner_counts() -> None:

@@ -25,7 +25,7 @@ def update(levels: int) -> str:
     """Return a session.update with a tool whose parameters are nested so deep."""
     inner = "[" * (levels - 1) + "]" * (levels - 1)
     tools = '[{"type":"function","name":"a","parameters":{"x":' + inner + "}}]"
-    return '{"type":"session.update","session":{"type":"realtime","tools":' + tools + "}}"
+    return '{"type":"session.update","event_id":"e","session":{"type":"realtime","tools":' + tools + "}}"
 
 
 @pytest.mark.parametrize("levels", [65, 210, *range(880, 1000, 20), 100_000])
