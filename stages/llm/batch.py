@@ -6,8 +6,9 @@ No prefill phase and no decode phase: a sequence has tokens to compute, one or m
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ Outcome = tuple[Sequence, Run | Exception]
 KEPT = 8
 """One place of so many is kept free for tenants that have none, or few, where there are several tenants."""
 
+SPREAD = 0.5
+"""Those who have waited in vain are told to come back at different moments, so much of the shortest apart."""
+
 SOONEST_S = 0.5
 """Nobody is told to come back sooner."""
 
@@ -49,6 +53,7 @@ class Batch:
 
     At most `most` are answered at once, and only as many as find room in `kv_bytes` to their ends, but always one. Who
     would wait for others until it is too late, by what is known of the `rates`, is refused; who need not wait never is.
+    `chance` gives a number from 0 to 1.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Batch:
         rates: Rates,
         prefixes: PrefixPool,
         drafter: Drafter | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._model = model
         self._most, self._queue = most, queue
@@ -71,6 +77,7 @@ class Batch:
         self._rates = rates
         self.prefixes = prefixes
         self._drafter = drafter
+        self._chance = chance
         self.running: list[Sequence] = []
         self.waiting = FairQueue()
         self.counts = Counts()
@@ -88,6 +95,7 @@ class Batch:
             return [(sequence, Run((), sequence.finish))]
         sequence.cached = self.prefixes.known(sequence.scope, sequence.ids)
         sequence.cost = self._rates.rest(sequence)
+        sequence.since = time.monotonic()
         wait = 0.0 if sequence.begun else self._wait(sequence)
         if wait and time.monotonic() + wait > self._latest(sequence):
             return [self._refused(sequence, wait)]
@@ -161,12 +169,19 @@ class Batch:
                 self._rates.ended(sequence.output)
 
     def _expire(self) -> list[Outcome]:
-        """Refuse those that waited until it was too late: the model was slower than it was thought."""
+        """Refuse those that waited until it was too late: the model was slower than it was thought.
+
+        So what is thought of it is no good to tell them; they all have waited long, and shall be away as long again.
+        """
         now = time.monotonic()
         late = [sequence for sequence in self.waiting if now > min(sequence.latest, sequence.ends)]
         for sequence in late:
             self.waiting.remove(sequence)
-        return [self._refused(sequence, self._wait(sequence)) for sequence in late]
+        waits = [max(now - sequence.since, self._wait(sequence)) for sequence in late]
+        return [
+            self._refused(sequence, wait * (1 + SPREAD * self._chance()))
+            for sequence, wait in zip(late, waits, strict=True)
+        ]
 
     def _admit(self) -> None:
         """Give waiting sequences places, in a fair order."""

@@ -22,9 +22,9 @@ class Sequence:
 
     `ids` are certain, `drafts` follow them by guess; the keys and values of the first `computed` are stored. All else
     can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood. `luck` is how
-    often drafts were right of late, `most` the number of tokens at which the answer ends. It must have a
-    place by `latest`, and its first token before the request `ends` (both of `time.monotonic`); it costs about `cost`
-    seconds of the model's time, and is the turn of a session of `tenant`.
+    often drafts were right of late, `most` the number of tokens at which the answer ends. It waits `since` then, must
+    have a place by `latest`, and its first token before the request `ends` (all of `time.monotonic`); it costs about
+    `cost` seconds of the model's time, and is the turn of a session of `tenant`.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Sequence:
         self.latest = latest
         self.ends = ends
         self.cost = 0.0
+        self.since = 0.0
         self.begun = bool(prompt.emitted)
         self.start = len(prompt.ids) + len(prompt.emitted)
         self.sampling = prompt.sampling

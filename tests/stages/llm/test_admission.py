@@ -12,10 +12,14 @@ import pytest
 from pipeline.errors import Overloaded
 from pipeline.messages import Prompt
 from pipeline.request import Request, begin
+from stages.llm.batch import Batch
 from stages.llm.costs import Costs
 from stages.llm.engine import TorchEngine
+from stages.llm.kv import PrefixPool
 from stages.llm.model import LoadedModel
+from stages.llm.pace import Pace
 from stages.llm.rates import LENGTH, Rates
+from stages.llm.sequence import Sequence
 from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
 
 SLOW = Costs(base=0.5, sequence=0.0, token=0.001)
@@ -124,6 +128,35 @@ async def test_who_has_waited_too_long_is_refused_then(model: LoadedModel) -> No
         with pytest.raises(Overloaded) as refusal:
             await asked(engine, long_prompt(1))
     assert refusal.value.retry_after >= 0.5
+
+
+def test_who_has_waited_in_vain_is_told_to_come_back_no_sooner(model: LoadedModel) -> None:
+    """Those refused together shall be away at least as long again, each for a time of its own."""
+    chances = iter([0.0, 0.5, 1.0])
+    batch = Batch(
+        model,
+        most=1,
+        queue=3,
+        kv_bytes=1 << 20,
+        pace=Pace(),
+        rates=Rates(1),
+        prefixes=PrefixPool(0),
+        chance=lambda: next(chances),
+    )
+    batch.add(Sequence(0, long_prompt(0), model.vocabulary, context=model.context))
+    batch.step()
+    for number in (1, 2, 3):
+        sequence = Sequence(number, long_prompt(number), model.vocabulary, context=model.context)
+        assert batch.add(sequence) == []
+        sequence.since -= 10.0
+        sequence.latest = time.monotonic()
+    batch._rates.output_s = batch._rates.prompt_s = 1e-9
+
+    refusals = [outcome for sequence, outcome in batch.step() if sequence.number]
+    assert all(isinstance(refusal, Overloaded) for refusal in refusals)
+    told = [refusal.retry_after for refusal in refusals if isinstance(refusal, Overloaded)]
+    assert told == pytest.approx([10.0, 12.5, 15.0], rel=0.1)
+    assert told[0] >= 10.0
 
 
 async def test_a_flooding_tenant_does_not_hold_up_another(model: LoadedModel) -> None:
