@@ -26,6 +26,7 @@ from apps.settings import Settings
 from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
 from pipeline.memory import MemoryBus
+from pipeline.secret import NO_SECRET
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,13 @@ class Gateway(NamedTuple):
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve everything until `stop`.
 
+    The log ends with this process, so there is no secret: nobody could go on elsewhere, and turns are let end.
+
     Raises:
         AddressInUse: another program listens there.
         ModelLoadError: the model cannot be loaded.
     """
+    settings = replace(settings, gateway=replace(settings.gateway, secret=NO_SECRET))
     health = Health("loading the model")
     model = served_name(settings.model)
     async with MemoryBus() as bus, listening(bus, settings, health, model) as gateway:

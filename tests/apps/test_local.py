@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from websockets import connect
 
 from apps.gateway.settings import GatewaySettings
 from apps.health import Health
@@ -18,7 +19,9 @@ from apps.settings import ModelSettings, Settings, StageSettings
 from pipeline.errors import AddressInUse, ModelLoadError
 from pipeline.memory import MemoryBus
 from pipeline.messages import Delta, Sampling, Turn, Utterance
+from pipeline.secret import Secret
 from tests.apps.clients import session
+from tests.apps.gateway.harness import Client
 from tests.apps.processes import started
 
 DEADLINE_S = 30
@@ -110,6 +113,29 @@ async def test_an_address_that_is_taken_ends_the_program(settings: Settings) -> 
         with pytest.raises(BaseExceptionGroup) as caught:
             await asyncio.wait_for(serve(second, asyncio.Event()), DEADLINE_S)
     assert caught.group_contains(AddressInUse, match=str(port))
+
+
+async def test_a_turn_is_told_its_end_before_the_log_is_gone(
+    instant: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret in the settings makes nobody leave before the turn has ended: there is no other gateway to go to."""
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    monkeypatch.setattr("apps.local.running", lambda *_: nullcontext())  # stages that never answer
+    monkeypatch.setattr("apps.local.announce", lambda at, *_: address.set_result(at))
+    gateway = GatewaySettings(port=0, secret=Secret("x" * 32), drain_notice_s=0.01, drain_s=0.1)
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(serve(replace(instant, gateway=gateway), stop))
+        async with connect(f"ws://{await address}/v1/realtime") as socket:
+            client = Client(socket)
+            await client.say(QUESTION)
+            await client.send("response.create")
+            await client.until("response.created")
+            stop.set()
+            response = (await client.until("response.done"))["response"]
+            assert (await client.closed())[0] == 1012
+
+    assert response["status_details"]["error"]["code"] == "shutting_down"
 
 
 @pytest.mark.slow
