@@ -47,6 +47,9 @@ class LineSession(Session):
     def receive(self, command: c.Command) -> None:
         """Answer a line, now or when those before it are answered."""
         assert isinstance(command, c.Say)
+        if (size := len(command.text.encode())) > (most := self.settings.max_text_bytes):
+            self.refuse(Refusal("string_above_max_length", f"the line has {size} bytes; at most {most} are taken"))
+            return
         waits = bool(self._waiting) or self.turns.current is not None
         if self._queue(Waiting(command.text, logged=waits)) and waits:
             self._log(self._told((), line=command.text))

@@ -18,12 +18,14 @@ from apps.gateway.outgoing import Outgoing
 from apps.gateway.refusal import RESTARTING, Refusal
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
+from pipeline.errors import MessageTooLarge
 from pipeline.messages import Message, Snapshot
 from pipeline.topics import REPLIES
 
 log = logging.getLogger(__name__)
 
 TAKEN = "this session was opened elsewhere"
+TOO_LARGE = "what was to be told is larger than the log takes; send less at once"
 UNREACHABLE = "the log cannot be reached; try again in 5 s"
 
 
@@ -193,7 +195,8 @@ class Seats:
         seat.session.undelivered(sent, why)
         lost = sent.topic is REPLIES and not isinstance(sent.message, Snapshot)
         if lost and seat.connection is not None:
-            seat.connection.close(TRY_LATER, UNREACHABLE)
+            too_large = isinstance(why, MessageTooLarge)
+            seat.connection.close(*((TOO_MUCH, TOO_LARGE) if too_large else (TRY_LATER, UNREACHABLE)))
         return seat.session
 
     # -- time

@@ -90,6 +90,22 @@ async def test_a_megabyte_of_text_gets_an_error_and_the_chat_goes_on() -> None:
         assert (await frames(socket))[-2:] == [" hi", "<END>"]
 
 
+async def test_a_long_line_that_waits_is_refused_when_it_is_its_turn() -> None:
+    """A line that is too long for the log, too, and comes while another is answered, costs its sender nothing else."""
+    async with gateway(answer=lambda turn: ()) as running, chat(running) as socket:
+        for line in ("one", "\N{CJK UNIFIED IDEOGRAPH-6F22}" * 400_000, "two"):
+            await socket.send(line)
+        first = await asyncio.wait_for(running.stages.asked.get(), DEADLINE_S)
+        await until(lambda: running.count("events_in_total", type="say") == 3)
+        running.stages.answer = echo
+        for message in echo(first):
+            await running.stages.say(message, running.stages.headers[0]["reply-to"])
+        told = ["".join(await frames(socket)) for _ in range(3)]
+
+    why = "the line has 1200000 bytes; at most 65536 are taken"
+    assert told == ["You said: one<END>", f"<ERROR string_above_max_length: {why}><END>", "You said: two<END>"]
+
+
 async def test_too_many_waiting_lines_close_the_chat() -> None:
     """Who sends line after line without waiting for answers is closed, in words."""
     async with gateway(answer=lambda turn: (), max_queued_lines=3) as running, chat(running) as socket:

@@ -186,6 +186,13 @@ async def test_a_log_that_takes_nothing_closes_the_connection(how: str) -> None:
             assert text_of(await client.ask("hi")) == "You said: hi"
 
 
+async def test_what_is_too_large_for_the_log_is_named() -> None:
+    """What the log does not take for its size closes the connection, without a word of a log that cannot be reached."""
+    async with gateway(bus=MemoryBus(max_message=20_000)) as running, connected(running) as client:
+        await client.say("x" * 30_000)
+        assert await client.closed() == (1008, "what was to be told is larger than the log takes; send less at once")
+
+
 async def test_draining_lets_turns_end() -> None:
     """On shutdown idle sessions are closed at once, new ones refused, and a running turn gets its end first."""
     async with gateway(answer=silent, drain_s=5.0) as running, connected(running) as idle, connected(running) as busy:
