@@ -152,6 +152,8 @@ class Seats:
             self._fail(name, error)
             return None
         if arrival.session.ours and not here.done():
+            if (other := self._seats.get(name)) is not None:  # another life of the name, in another partition
+                self._take(other)
             seat = self.add(arrival.session, time.monotonic())
             seat.missed = arrival.missed
             here.set_result(seat)
@@ -264,6 +266,12 @@ class Seats:
             if seat.connection is not None:
                 seat.connection.close(FAILED, "the session has failed")
             self._drop(seat)
+
+    def _take(self, seat: Seat) -> None:
+        """Let a session go that is opened elsewhere, with its socket."""
+        if seat.connection is not None:
+            seat.connection.close(REPLACED, TAKEN)
+        self._drop(seat)
 
     def _drop(self, seat: Seat) -> None:
         """Let a session go; its turns end untold."""

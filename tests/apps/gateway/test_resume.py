@@ -354,6 +354,27 @@ async def test_a_line_that_waits_is_answered_at_the_other_gateway() -> None:
     assert len(first.stages.turns) == 4
 
 
+async def test_an_older_life_of_a_name_takes_the_place_of_a_newer_one() -> None:
+    """Who is in a newer life of a chat's name, in another partition, is told that another has it now, and no ghost."""
+    async with pair() as (first, second):
+        async with chat(first, query="?last=") as socket:
+            await socket.send("  ")
+            got = await numbered(socket, 2)
+        async with chat(second) as newer:
+            await newer.send("hi")
+            turn = await asyncio.wait_for(first.stages.asked.get(), DEADLINE_S)
+            async with chat(second, query=f"?last={got[-1][0]}") as older:
+                await asyncio.wait_for(newer.wait_closed(), DEADLINE_S)
+                cancel = await asyncio.wait_for(first.stages.cancels.get(), DEADLINE_S)
+                first.stages.answer = lambda turn: spoken(turn, "yes")
+                await older.send("and I?")
+                assert [text for _, text in await numbered(older, 2)] == ["yes", "<END>"]
+
+    assert newer.close_code == 4409
+    assert (cancel.turn, len(second.hub.seats)) == (turn.turn, 1)
+    assert first.count("turns_active") + second.count("turns_active") == 0
+
+
 async def test_an_event_of_several_frames_can_be_cut_in_between() -> None:
     """An error and its end are two frames of one event: who got the first comes back and gets the second alone."""
     async with pair() as (first, second):
