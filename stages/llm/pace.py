@@ -4,6 +4,9 @@ from __future__ import annotations
 
 SMOOTHING = 0.2
 
+MOST = 512
+"""Tokens of prompts in the largest step."""
+
 
 class Pace:
     """Learns what a token costs from the steps it `saw`.
@@ -14,7 +17,7 @@ class Pace:
         most: Tokens of prompts in a step when nothing else is waiting for it.
     """
 
-    def __init__(self, *, target_s: float = 0.025, least: int = 32, most: int = 512) -> None:
+    def __init__(self, *, target_s: float = 0.025, least: int = 32, most: int = MOST) -> None:
         self._target_s, self._least, self._most = target_s, least, most
         self._token_s = target_s / 256
 

@@ -7,6 +7,7 @@ the step. Pure; knows no model.
 from __future__ import annotations
 
 from stages.llm.costs import Costs
+from stages.llm.pace import MOST
 from stages.llm.sequence import Sequence
 
 SMOOTHING = 0.1
@@ -36,8 +37,11 @@ class Rates:
         self.length = LENGTH
 
     def measured(self, costs: Costs) -> None:
-        """What steps cost was measured."""
-        self.prompt_s = max(costs.token, LEAST_S)
+        """What steps cost was measured.
+
+        Where a token more makes no difference that can be measured, it still costs its share of the largest step.
+        """
+        self.prompt_s = max(LEAST_S, costs.step(1, 0) / MOST, costs.token)
         self.output_s = costs.step(self._most, self._most) / self._most
 
     def saw(self, prompt: int, output: int, seconds: float, *, busy: bool = True) -> None:
@@ -47,7 +51,7 @@ class Rates:
         cost less than was thought.
         """
         if prompt:
-            rest = max(LEAST_S, (seconds - output * self.output_s) / prompt)
+            rest = max(LEAST_S, seconds / MOST, (seconds - output * self.output_s) / prompt)
             self.prompt_s = _learned(self.prompt_s, rest, PROMPT_S, busy=busy)
         elif output:
             self.output_s = _learned(self.output_s, seconds / output, OUTPUT_S, busy=busy)

@@ -252,6 +252,18 @@ def test_a_step_in_which_the_machine_slept_says_little() -> None:
     assert rates.output_s < 2e-3
 
 
+def test_a_prompt_is_never_thought_to_be_free() -> None:
+    """Where noise hides what a token costs, at the start or later, it counts as its share of the largest step."""
+    rates = Rates(8)
+    rates.measured(Costs(base=0.01, sequence=0.0024, token=0.0))
+    assert rates.prompt_s == pytest.approx(0.0124 / 512)
+
+    rates.output_s = 9.0
+    for _ in range(300):
+        rates.saw(10, 1, 0.01, busy=False)
+    assert rates.prompt_s == pytest.approx(0.01 / 512)
+
+
 def test_an_idle_model_tells_only_that_it_is_faster() -> None:
     """Alone a token costs more than in company; where it still costs less than was thought, that was too much."""
     rates = Rates(8)
