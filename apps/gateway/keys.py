@@ -16,11 +16,13 @@ from typing import Literal
 
 import msgspec
 
+from apps.gateway.tenants import OF_ALL, TENANT
 from pipeline.errors import SettingsError
 
 SETTING = "gateway.keys_file"
 KEY = re.compile(r"penstock_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 PERSON = b"penstock api key"
+SALT_BYTES, DIGEST_BYTES = 16, 32
 OTHERS_MAY_WRITE = 0o022
 
 
@@ -75,7 +77,7 @@ def read(path: Path) -> list[Entry]:
     """All entries of the file.
 
     Raises:
-        SettingsError: it cannot be read, is none, or others may write it.
+        SettingsError: it cannot be read, is none, has an entry that is none, or others may write it.
     """
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
@@ -87,19 +89,33 @@ def read(path: Path) -> list[Entry]:
     if mode & OTHERS_MAY_WRITE:
         raise SettingsError(SETTING, f"others may write {path}, and so let themselves in; cure: chmod 600 {path}")
     try:
-        return msgspec.json.decode(content, type=Kept).keys
+        entries = msgspec.json.decode(content, type=Kept).keys
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise SettingsError(SETTING, f"{path} is no file of keys: {error}") from None
+    for entry in entries:
+        if wrong := _fault(entry):
+            why = f"in {path}, the key {entry.id!r} {wrong}; cure: take the entry out, and add a new key in its place"
+            raise SettingsError(SETTING, why)
+    return entries
+
+
+def _fault(entry: Entry) -> str:
+    """What is wrong with an entry that `penstock keys` cannot have made; nothing if all is right."""
+    if not TENANT.fullmatch(entry.tenant) or entry.tenant == OF_ALL:
+        return f"is of {entry.tenant!r}, which can be no tenant's name"
+    if entry.revoked is None and (len(entry.salt), len(entry.digest)) != (SALT_BYTES, DIGEST_BYTES):
+        return f"is not revoked, and has no salt of {SALT_BYTES} bytes and digest of {DIGEST_BYTES}"
+    return ""
 
 
 def new_entry(name: str, tenant: str, note: str, secret: str) -> Entry:
     """The entry of a new key."""
-    salt = secrets.token_bytes(16)
+    salt = secrets.token_bytes(SALT_BYTES)
     return Entry(name, tenant, created=now(), note=note, salt=salt, digest=_digest(secret, salt))
 
 
 def _digest(secret: str, salt: bytes) -> bytes:
-    return hashlib.blake2b(secret.encode(), salt=salt, person=PERSON, digest_size=32).digest()
+    return hashlib.blake2b(secret.encode(), salt=salt, person=PERSON, digest_size=DIGEST_BYTES).digest()
 
 
 def now() -> str:

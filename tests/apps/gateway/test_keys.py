@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from apps.gateway.keyfile import add, revoke
-from apps.gateway.keys import KEY, Keyring, read
+from apps.gateway.keys import KEY, Kept, Keyring, read
 from apps.gateway.watched import Watched
 from pipeline.errors import InvalidParameter, KeyUnknown, SettingsError
 
@@ -120,6 +122,37 @@ def test_a_file_that_is_none_is_named(content: bytes | None, said: str, tmp_path
         path.chmod(0o600)
     with pytest.raises(SettingsError, match=rf"gateway\.keys_file.*{said}"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"tenant": "../x y"}, "is of '../x y', which can be no tenant's name"),
+        ({"tenant": ""}, "is of '', which can be no tenant's name"),
+        ({"tenant": "default"}, "is of 'default', which can be no tenant's name"),
+        ({"salt": b"x" * 17}, "has no salt of 16 bytes"),
+        ({"salt": b""}, "has no salt of 16 bytes"),
+        ({"digest": b"x" * 31}, "digest of 32"),
+        ({"digest": b""}, "digest of 32"),
+    ],
+)
+def test_an_entry_that_is_none_is_named(
+    changed: dict[str, str | bytes], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stops a start, by its id; a running gateway says so and lets in whom it did before."""
+    path = tmp_path / "keys.json"
+    good = add(path, "acme")
+    watched = Watched(path, ring)
+    bad = add(path, "shop")
+    entries = [good.entry, msgspec.structs.replace(bad.entry, **changed)]
+    path.write_bytes(msgspec.json.encode(Kept(entries)))
+    with pytest.raises(SettingsError, match=rf"gateway\.keys_file.*'{bad.entry.id}'.*{re.escape(said)}"):
+        read(path)
+
+    watched.look()
+    assert watched.value.find(good.key)
+    assert watched.value.find(bad.key) is None
+    assert [bad.entry.id in record.message for record in caplog.records if record.levelname == "ERROR"] == [True]
 
 
 def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
