@@ -15,6 +15,8 @@ RETRY_S = 0.25
 MOST_WAITING = 5000
 """Records beyond which those who make them wait."""
 
+UNHEARD = "no acknowledgement in time"
+
 Undelivered = Callable[[Outgoing, Exception], None]
 
 
@@ -25,6 +27,7 @@ class Outbox:
         self._bus, self._undelivered, self._timeout = bus, undelivered, timeout_s
         self._waiting: deque[tuple[Outgoing, float]] = deque()
         self._flying: dict[Future[int], tuple[Outgoing, float]] = {}
+        self._overdue: set[Future[int]] = set()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -64,7 +67,7 @@ class Outbox:
             async with asyncio.timeout_at(deadline):
                 delivery = await self._handed_over(record, value, deadline)
         except (PenstockError, TimeoutError) as error:
-            self._undelivered(record, _named(error))
+            self._undelivered(record, error if str(error) else TimeoutError(UNHEARD))
             return
         self._flying[delivery] = record, deadline
         delivery.add_done_callback(self._landed)
@@ -91,14 +94,13 @@ class Outbox:
             self._undelivered(record, error)
 
     def tick(self, now: float) -> None:
-        """Give up what is on its way for too long; should it arrive in the end, nobody listens any more."""
-        overdue = [delivery for delivery, (_, deadline) in self._flying.items() if now > deadline]
-        for delivery in overdue:
+        """Give up what is on its way for too long; should it arrive in the end, nobody listens any more.
+
+        What was not overdue before gets time until the next tick: if this process has slept, the word of it may be here
+        and not be read yet.
+        """
+        overdue = {delivery for delivery, (_, deadline) in self._flying.items() if now > deadline}
+        for delivery in overdue & self._overdue:
             record, _ = self._flying.pop(delivery)
-            self._undelivered(record, _named(TimeoutError()))
-
-
-def _named(error: Exception) -> Exception:
-    if isinstance(error, TimeoutError):
-        return BusUnavailable("its address", "no acknowledgement in time")
-    return error
+            self._undelivered(record, TimeoutError(UNHEARD))
+        self._overdue = overdue
