@@ -27,7 +27,7 @@ CONNECT = """([url, protocols, line]) => new Promise((resolve) => {
 
 @pytest.mark.slow
 async def test_a_page_brings_its_key_as_a_subprotocol(chromium: str, tmp_path: Path) -> None:
-    """Chromium is let in to both endpoints, is answered the other subprotocol, and without the key stays outside."""
+    """Chromium gets in to both endpoints and is answered the other subprotocol; with one of the two alone it is out."""
     path = tmp_path / "keys.json"
     key = f"openai-insecure-api-key.{add(path, 'acme').key}"
     async with asyncio.timeout(DEADLINE_S), gateway(keys_file=path) as running, async_playwright() as play:
@@ -40,9 +40,11 @@ async def test_a_page_brings_its_key_as_a_subprotocol(chromium: str, tmp_path: P
 
         realtime = await connect("/v1/realtime", ["realtime", key])
         chat = await connect("/chat/me", ["chat", key], "hi")
+        alone = await connect("/chat/me", [key], "hi")
         stranger = await connect("/chat/me", ["chat"], "hi")
         await browser.close()
 
     assert (realtime["code"], realtime["protocol"]) == (1000, "realtime")
     assert (chat["code"], chat["protocol"], "".join(chat["got"])) == (1000, "chat", "You said: hi<END>")
+    assert (alone["code"], alone["got"]) == (1006, [])
     assert (stranger["code"], stranger["got"]) == (1006, [])
