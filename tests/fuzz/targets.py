@@ -240,7 +240,10 @@ PIPES = st.one_of(
 )
 FILES = st.one_of(
     damaged(
-        st.just(b'{"keys":[{"id":"000000000000","tenant":"a","created":"","salt":"AA==","digest":"AA=="}],"version":1}')
+        st.just(
+            b'{"keys":[{"id":"000000000000","tenant":"a","created":"",'
+            b'"salt":"AAAAAAAAAAAAAAAAAAAAAA==","digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}],"version":1}'
+        )
     ),
     st.integers(1, 5000).map(lambda levels: b'{"keys":' + b"[" * levels),
 )
