@@ -16,7 +16,7 @@ from apps.chaos.record import Record, Struck, Turn, near
 
 ON_ITS_WAY_S = 1.0
 """Text that was published before its worker's death may reach the client so much later, where much else runs. So a gap
-is the longest rest of those that begin by then."""
+is the longest rest of those that begin by then; one that began so much before had another reason."""
 SHOWN = 24
 SETTLE_S = 1.0
 
@@ -193,10 +193,10 @@ def gap_of(struck: Struck, turn: Turn) -> Gap | None:
     times = [piece.at for piece in turn.pieces]
     if not times or times[0] > struck.at:
         return None
-    end = struck.at + ON_ITS_WAY_S
+    begin, end = struck.at - ON_ITS_WAY_S, struck.at + ON_ITS_WAY_S
     if struck.fault.kind is Kind.REBALANCE:  # it comes some time after it was asked for
         end = struck.until or float("inf")
-    rests = [(later - at, later) for at, later in pairwise(times) if later > struck.at and at <= end]
+    rests = [(later - at, later) for at, later in pairwise(times) if later > struck.at and begin <= at <= end]
     if not rests:
         return None
     seconds, over = max(rests, key=lambda rest: rest[0])

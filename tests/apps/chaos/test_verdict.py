@@ -148,6 +148,13 @@ def test_text_that_was_on_its_way_is_not_the_next() -> None:
     assert verdict.gaps[0].after == pytest.approx(3.1)
 
 
+def test_an_answer_that_stood_still_already_is_left_out() -> None:
+    """It waits for something else, which was struck before."""
+    streaming = turn(pieces=ANSWER * 2, pace=3.0)
+    verdict = judged(record(), record(streaming, faults=(struck(8.5),)), log_of(streaming))
+    assert not verdict.gaps
+
+
 def test_only_answers_of_the_worker_that_was_struck_have_gaps() -> None:
     """Another's partition, and an answer that was over or had not begun, are left out."""
     streaming = turn(pieces=ANSWER * 2)
