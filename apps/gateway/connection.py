@@ -93,12 +93,15 @@ class Connection:
     def deliver(self, events: list[dict[str, Any]]) -> None:
         """Send events to the client, as soon as it takes them."""
         self._send_soon(self._frames(events))
-        self._close_after(events)
+        if any(event["type"] == "error" and event["error"]["code"] == EXPIRED for event in events):
+            self.close(GOING_AWAY, EXPIRED)
 
     def catch_up(self, events: list[dict[str, Any]]) -> None:
-        """Send first what the client has missed, however much that is, as fast as it takes it."""
+        """Send first what the client has missed, however much that is, as fast as it takes it.
+
+        An end among that was an earlier connection's.
+        """
         self._missed.extend(self._frames(events))
-        self._close_after(events)
 
     def _frames(self, events: list[dict[str, Any]]) -> list[str]:
         for event in events:
@@ -106,10 +109,6 @@ class Connection:
         if events:
             self._last_id, self._asides = events[-1]["event_id"], 0
         return self._codec.frames(events)
-
-    def _close_after(self, events: list[dict[str, Any]]) -> None:
-        if any(event["type"] == "error" and event["error"]["code"] == EXPIRED for event in events):
-            self.close(GOING_AWAY, EXPIRED)
 
     def _complain(self, refusal: Refusal) -> None:
         """Say something that stands in no log; its id is that of the event before, and how often that was used."""

@@ -422,6 +422,22 @@ async def test_who_can_move_is_moved() -> None:
         assert second.stages.cancels.empty()
 
 
+async def test_who_was_idle_comes_back_at_once() -> None:
+    """Who comes back after an idle close is told why that was, and stays."""
+    bus = MemoryBus(partitions=2)
+    async with (
+        gateway(bus=bus, answer=lambda turn: spoken(turn, "yes"), secret=SECRET, replies=(0,)) as patient,
+        gateway(bus=bus, answer=silent, secret=SECRET, replies=(1,), idle_timeout_s=0.2) as hasty,
+    ):
+        async with connected(hasty) as client:
+            name, event_id = session_of(client), client.told.events[-1]["event_id"]
+            await asyncio.wait_for(client.socket.wait_closed(), DEADLINE_S)
+        async with back(patient, name, event_id) as client:
+            assert (await client.until("error"))["error"]["code"] == "session_expired"
+            await client.until("session.updated")
+            assert text_of(await client.ask("still here?")) == "yes"
+
+
 async def test_complaints_leave_a_place_to_come_back_to() -> None:
     """What is said directly has an id, too, and whoever comes back with that gets what came after."""
     async with pair() as (first, second):
