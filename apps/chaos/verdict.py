@@ -16,7 +16,7 @@ from apps.chaos.record import Record, Struck, Turn, near
 
 ON_ITS_WAY_S = 1.0
 """Text that was published before its worker's death may reach the client so much later, where much else runs. So a gap
-is the longest rest of those that begin by then; one that began so much before had another reason."""
+is the longest rest of those that begin by then; an answer that stood still for so long before had another reason."""
 SHOWN = 24
 SETTLE_S = 1.0
 
@@ -191,12 +191,13 @@ def gap_of(struck: Struck, turn: Turn) -> Gap | None:
     if struck.fault.stage == "text":
         return None
     times = [piece.at for piece in turn.pieces]
-    if not times or times[0] > struck.at:
+    last = max((at for at in times if at <= struck.at), default=None)
+    if last is None or last < struck.at - ON_ITS_WAY_S:
         return None
-    begin, end = struck.at - ON_ITS_WAY_S, struck.at + ON_ITS_WAY_S
+    end = struck.at + ON_ITS_WAY_S
     if struck.fault.kind is Kind.REBALANCE:  # it comes some time after it was asked for
         end = struck.until or float("inf")
-    rests = [(later - at, later) for at, later in pairwise(times) if later > struck.at and begin <= at <= end]
+    rests = [(later - at, later) for at, later in pairwise(times) if later > struck.at and at <= end]
     if not rests:
         return None
     seconds, over = max(rests, key=lambda rest: rest[0])
