@@ -201,6 +201,8 @@ class Session:
             )
             raise Refusal("response_cancel_not_active", why, param=None if response_id is None else "response_id")
         self.turns.cancel(answer, time.monotonic())
+        if self._asked:
+            self.tell()  # nothing, but so it is remembered that this was done
 
     def abandon(self) -> None:
         """Give all turns up: the client has gone and did not come back."""

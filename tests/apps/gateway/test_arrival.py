@@ -170,6 +170,21 @@ def test_what_was_done_before_is_not_repeated() -> None:
     assert len(there.turns) == 1
 
 
+def test_a_cancel_that_is_sent_again_cancels_nothing_else() -> None:
+    """A cancel that was done before the client came back is not done to what has begun since, and is no error."""
+    desk = Desk()
+    first = desk.ask("one")
+    desk.send("response.cancel", event_id="stop")
+    desk.finish(first, status="cancelled", reason="cancelled", length=0)
+    desk.ask("two")
+
+    there = resumed(desk, desk.told.events[0]["event_id"]).session
+    there.receive(desk.codec.receive(json.dumps({"type": "response.cancel", "event_id": "stop"})))
+
+    assert there.outgoing() == []
+    assert [answer.cancelled for answer in there.turns] == [False]
+
+
 def test_what_was_refused_may_be_asked_again() -> None:
     """An event that was not carried out is tried when it comes again."""
     desk = Desk()
