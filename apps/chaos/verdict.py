@@ -17,6 +17,8 @@ from apps.chaos.record import Record, Struck, Turn, near
 ON_ITS_WAY_S = 1.0
 """Text that was published before its worker's death may reach the client so much later, where much else runs. So a gap
 is the longest rest of those that begin by then; an answer that stood still for so long before had another reason."""
+ALIKE = 0.75
+"""Rests that differ by less are alike, and the first of them is the fault's."""
 SHOWN = 24
 SETTLE_S = 1.0
 
@@ -200,7 +202,8 @@ def gap_of(struck: Struck, turn: Turn) -> Gap | None:
     rests = [(later - at, later) for at, later in pairwise(times) if later > struck.at and at <= end]
     if not rests:
         return None
-    seconds, over = max(rests, key=lambda rest: rest[0])
+    seconds = max(rest for rest, _ in rests)
+    over = next(at for rest, at in rests if rest >= ALIKE * seconds)
     return Gap(struck, turn, seconds, over - struck.at)
 
 
