@@ -119,7 +119,8 @@ class Told(Message, frozen=True):
 
     It counts only if `owner` is whom the session belonged to there. `asked` names the client's event that is answered,
     and `ends_at` is when the turn that begins with it must have ended, in seconds since 1970. `takes` lines that
-    waited are not waiting any more, and `line` is one that waits from here on.
+    waited are not waiting any more. `line` is one that waits from here on, and `refused` are the code and the message
+    with which another one will be refused when it is its turn.
     """
 
     events: tuple[dict[str, Any], ...]
@@ -128,6 +129,7 @@ class Told(Message, frozen=True):
     ends_at: float | None = None
     takes: int = 0
     line: str | None = None
+    refused: tuple[str, str] | None = None
 
 
 class Claimed(Message, frozen=True):

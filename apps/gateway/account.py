@@ -29,6 +29,9 @@ MOST_SEEN = 512
 LONGEST_NAME = 64
 """Characters of a client's event id, beyond which it is known by its hash."""
 
+Line = str | tuple[str, str]
+"""A line that waits, or the code and the message by which it will be refused when it is its turn."""
+
 
 class Position(NamedTuple):
     """Where a record stands in `replies`."""
@@ -48,7 +51,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     running: tuple[Running, ...] = ()
     over: tuple[str, ...] = ()
     seen: tuple[tuple[str, int], ...] = ()
-    lines: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(State)
@@ -69,7 +72,7 @@ class Account:
         self.view: dict[str, Any] = {}
         self.conversation = ""
         self.seen: OrderedDict[str, int] = OrderedDict()
-        self.lines: deque[str] = deque()
+        self.lines: deque[Line] = deque()
         self.base = 0
         self.since = 0
         self.last: tuple[int, int] | None = None
@@ -153,8 +156,7 @@ class Account:
                 self.seen.popitem(last=False)
         for _ in range(min(told.takes, len(self.lines))):
             self.lines.popleft()
-        if told.line is not None:
-            self.lines.append(told.line)
+        self.lines.extend(line for line in (told.line, told.refused) if line is not None)
         self._talk.hear(told.events)
         self._configure(told.events)
         return self._turns.told(told) if told.turn else list(told.events)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from apps.gateway import commands as c
 from apps.gateway.account import Position
+from apps.gateway.connection import EXPIRED
 from apps.gateway.events import Event
 from apps.gateway.items import blank
 from apps.gateway.refusal import Refusal
@@ -50,14 +51,16 @@ class LineSession(Session):
         if (size := len(command.text.encode())) > (most := self.settings.max_text_bytes):
             self.refuse(Refusal("string_above_max_length", f"the line has {size} bytes; at most {most} are taken"))
             return
-        waits = bool(self._waiting) or self.turns.current is not None
+        waits = self._busy
         if self._queue(Waiting(command.text, logged=waits)) and waits:
             self._log(self._told((), line=command.text))
         self._next()
 
     def refuse(self, refusal: Refusal) -> None:
         """Tell the client that a line is not answered, when it is that line's turn."""
-        self._queue(Waiting(refusal))
+        logged = self._busy and refusal.code != EXPIRED  # which ends the connection, and is about no line
+        if self._queue(Waiting(refusal, logged)) and logged:
+            self._log(self._told((), refused=(refusal.code, refusal.message)))
         self._next()
 
     def read(self, at: Position, message: Message, *, known: bool = False) -> list[Event]:
@@ -93,7 +96,14 @@ class LineSession(Session):
 
     def _go_live(self) -> None:
         super()._go_live()
-        self._waiting.extend(Waiting(line, logged=True) for line in self.account.lines)
+        self._waiting.extend(
+            Waiting(line if isinstance(line, str) else Refusal(*line), logged=True) for line in self.account.lines
+        )
+
+    @property
+    def _busy(self) -> bool:
+        """Whether what comes now has to wait for its turn."""
+        return bool(self._waiting) or self.turns.current is not None
 
     def _queue(self, waiting: Waiting) -> bool:
         """Let a line wait; false if too many do."""

@@ -50,6 +50,7 @@ EXAMPLES: list[Message] = [
         1.5,
         1,
         "a line",
+        ("code", "text"),
     ),
     Claimed("s", "", "owner"),
     Snapshot("s", "", "owner", b"\xc1", 7, (6, 2)),

@@ -354,6 +354,33 @@ async def test_a_line_that_waits_is_answered_at_the_other_gateway() -> None:
     assert len(first.stages.turns) == 4
 
 
+@pytest.mark.parametrize("remembered", [False, True])
+async def test_a_refused_line_that_waits_is_told_at_the_other_gateway(remembered: bool) -> None:
+    """A line that is refused has its place among those that wait, also where its client goes elsewhere."""
+    async with pair() as (first, second):
+        async with chat(first, query="?last=") as socket:
+            for line in ("one", b"no text", "three"):
+                await socket.send(line)
+            turn = await asyncio.wait_for(first.stages.asked.get(), DEADLINE_S)
+            reply_to = first.stages.headers[-1]["reply-to"]
+            await say_all(first, list(spoken(turn, "1"))[:1], reply_to)
+            got = await numbered(socket, 1)
+            seat = first.hub.seats.get("chat.s1")
+            assert seat is not None
+            await until(lambda: "three" in seat.session.account.lines)
+            if remembered:
+                seat.session.remember(first.hub.reading.position(0) - 1, 0)
+                await first.hub.pump(seat.session)
+                await until(lambda: seat.session.account.since == 0)
+        first.stages.answer = lambda turn: spoken(turn, f"to {turn.conversation[-1].text}")
+        async with chat(second, query=f"?last={got[-1][0]}") as socket:
+            await say_all(first, list(spoken(turn, "1"))[1:], reply_to)
+            got += await numbered(socket, 6)
+
+    error = "<ERROR invalid_frame: a line is sent as a text frame; this one is binary>"
+    assert [text for _, text in got] == ["1", "<END>", error, "<END>", "to", " three", "<END>"]
+
+
 async def test_an_older_life_of_a_name_takes_the_place_of_a_newer_one() -> None:
     """Who is in a newer life of a chat's name, in another partition, is told that another has it now, and no ghost."""
     async with pair() as (first, second):
