@@ -177,6 +177,24 @@ def _bus(result: dict[str, Any]) -> str:
     return "\n".join([title, "", *rows, "", _source(result)])
 
 
+def _chaos(result: dict[str, Any]) -> str:
+    (title, gaps), *_ = result["seconds_by"].items()
+    rows = ["| fault | times | answers | p50 | p95 | max |", "|---|---|---|---|---|---|"]
+    for kind, gap in gaps.items():
+        figures = " | ".join(f"{gap[name]:.2f}" for name in ("p50", "p95", "max"))
+        rows.append(f"| {kind} | {result['faults'].get(kind, '')} | {gap['n']} | {figures} |")
+    once = result["terminal_events"].get("1", 0)
+    lost = sum(result[name] for name in ("characters_lost", "tokens_lost"))
+    text = (
+        f"**What faults cost**, {result['seconds'] / 60:.0f} minutes of them on a real Kafka: of {result['turns']:,} "
+        f"turns {once:,} ended exactly once; {lost} tokens or characters lost, {result['characters_repeated']} "
+        f"repeated; {result['equal']:,} of {result['compared']:,} answers are those of the undisturbed run; clients came back "
+        f"{result['reconnects']} times. {title}, in seconds:"
+    )
+    note = f" · beside it: {result['beside']}" if result["beside"] else ""
+    return "\n".join([text, "", *rows, "", f"{_source(result)}{note}"])
+
+
 def _evaluation(result: dict[str, Any]) -> str:
     trained, free = result["target"], result["free"]
     right = ", ".join(f"{kind} {share} %" for kind, share in result["right_percent"].items())
@@ -192,7 +210,7 @@ def _evaluation(result: dict[str, Any]) -> str:
     return f"{text}\n\n`python -m apps.demo.evaluate`"
 
 
-RENDERED = {"startup": _startup, "overhead": _overhead, "sessions": _sessions, "bus": _bus}
+RENDERED = {"startup": _startup, "overhead": _overhead, "sessions": _sessions, "bus": _bus, "chaos": _chaos}
 PARTS = {"tree": tree, "settings": settings, "numbers": numbers}
 
 
