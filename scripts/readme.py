@@ -188,8 +188,8 @@ def _chaos(result: dict[str, Any]) -> str:
     text = (
         f"**What faults cost**, {result['seconds'] / 60:.0f} minutes of them on a real Kafka: of {result['turns']:,} "
         f"turns {once:,} ended exactly once; {lost} tokens or characters lost, {result['characters_repeated']} "
-        f"repeated; {result['equal']:,} of {result['compared']:,} answers are those of the undisturbed run; clients came "
-        f"back {result['reconnects']} times. {title}, in seconds:"
+        f"repeated; {result['equal']:,} of {result['compared']:,} answers are those of the undisturbed run; clients "
+        f"came back {result['reconnects']} times. {title}, in seconds:"
     )
     note = f" · beside it: {result['beside']}" if result["beside"] else ""
     return "\n".join([text, "", *rows, "", f"{_source(result)}{note}"])
