@@ -55,7 +55,9 @@ class Pipe:
         async for message in messages:
             if self.broken == "postprocess" and count == 1:
                 raise RuntimeError("no such character")
-            if isinstance(message, Done):
+            if isinstance(message, Done) and message.reason == "failed":
+                yield Finished(message.session, message.turn, "failed", problem=message.problem)
+            elif isinstance(message, Done):
                 yield Finished(message.session, message.turn, "completed", length=count)
             else:
                 count += len(message.ids)
