@@ -168,6 +168,7 @@ async def test_all_that_is_new_is_retried_when_it_is_said(kafka: KafkaService) -
 
         unsaid = await said(environment, "retry", "--all")
         done = await said(environment, "retry", "--all", "--yes")
+        await letters.take(3)
         stages.broken = "nothing"
         async with tapping(bus, PROMPTS) as prompts:
             more = await said(environment, "retry", "--all", "--yes", "--stage", "text", "--since", "1h")
