@@ -191,8 +191,7 @@ def _chaos(result: dict[str, Any]) -> str:
         f"repeated; {result['equal']:,} of {result['compared']:,} answers are those of the undisturbed run; clients "
         f"came back {result['reconnects']} times. {title}, in seconds:"
     )
-    note = f" · beside it: {result['beside']}" if result["beside"] else ""
-    return "\n".join([text, "", *rows, "", f"{_source(result)}{note}"])
+    return "\n".join([text, "", *rows, "", _source(result)])
 
 
 def _evaluation(result: dict[str, Any]) -> str:
