@@ -27,11 +27,9 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from apps.bench.report import Spread, spread, table, told
+from apps.bench.report import Spread, measuring, spread, table, told
 from apps.worker import collect_rarely
 from pipeline.bus import Part, Record
 from pipeline.errors import SettingsError
@@ -355,16 +353,12 @@ async def measure(settings: KafkaSettings, plan: Plan, *, path: Path | None) -> 
     steps = len(plan.keys) * len(plan.waits_ms) * plan.rounds * len(systems) + (len(systems) if plan.rate else 0)
     results: dict[tuple[float, int], dict[str, list[Result]]] = {}
     waited: dict[str, Spread] = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=steps)
+    with measuring("measuring", steps) as advance:
         for wait_ms in plan.waits_ms:
             for keys in plan.keys:
-                progress.update(bar, description=f"{keys} keys, handler awaits {wait_ms:g} ms")
-                results[wait_ms, keys] = await _compared(
-                    systems, settings, plan, keys, wait_ms / 1000, lambda: progress.advance(bar)
-                )
+                results[wait_ms, keys] = await _compared(systems, settings, plan, keys, wait_ms / 1000, advance)
         if plan.rate:
-            waited = await _latency(systems, settings, plan, lambda: progress.advance(bar))
+            waited = await _latency(systems, settings, plan, advance)
     brokers = await _brokers(settings)
     told(
         {"broker": brokers, "plan": plan._asdict(), "throughput": _rows(results), "latency_ms": _plain(waited)},

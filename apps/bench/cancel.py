@@ -11,13 +11,13 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from apps.bench.client import Asker, Unanswered
-from apps.bench.report import Spread, spread, table, told
+from apps.bench.report import Spread, measuring, spread, table, told
 from apps.bench.served import Served, served
 from apps.parts import source
 from apps.settings import ModelSettings
@@ -160,8 +160,10 @@ def endless(folder: Path) -> Path:
     return folder
 
 
-async def compare(one: Served, kinds: Sequence[Kind], plan: Plan) -> dict[Kind, list[Freed]]:
-    """`plan.n` turns of each of `kinds`, in turns."""
+async def compare(
+    one: Served, kinds: Sequence[Kind], plan: Plan, advance: Callable[[], None]
+) -> dict[Kind, list[Freed]]:
+    """`plan.n` turns of each of `kinds`, in turns; `advance` is called after each."""
     meter = Meter(one)
     await meter.freed(kinds[0], plan.n)  # not counted
     results: dict[Kind, list[Freed]] = {kind: [] for kind in kinds}
@@ -169,6 +171,7 @@ async def compare(one: Served, kinds: Sequence[Kind], plan: Plan) -> dict[Kind, 
         for kind in kinds:
             if freed := await meter.freed(kind, number):
                 results[kind].append(freed)
+            advance()
     return results
 
 
@@ -185,11 +188,13 @@ async def cancel(options: Sequence[str], plan: Plan, *, kafka: KafkaSettings | N
         own = [f"model.name={model}", "model.draft=none", f"gateway.max_output_tokens={MOST_TOKENS}"]
         for bus in (None, kafka) if kafka else (None,):
             found: dict[Kind, list[Freed]] = {}
-            for limit, kinds in LIMITS.items():
-                sets = [part for one in (*own, limit) for part in ("--set", one)]
-                async with served([*options, *sets], folder, bus) as served_one:
-                    found |= await compare(served_one, kinds, plan)
-            results["Kafka" if bus else "embedded"] = found
+            title = "Kafka" if bus else "embedded"
+            with measuring(f"cancelling, {title}", plan.n * len(TITLES)) as advance:
+                for limit, kinds in LIMITS.items():
+                    sets = [part for one in (*own, limit) for part in ("--set", one)]
+                    async with served([*options, *sets], folder, bus) as served_one:
+                        found |= await compare(served_one, kinds, plan, advance)
+            results[title] = found
     _tell(plan, results, path)
 
 

@@ -11,14 +11,14 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from apps.bench.client import Asker, Ended
-from apps.bench.report import spread, table, told
+from apps.bench.report import measuring, spread, table, told
 from apps.bench.served import Served, served
 from apps.gateway.keyfile import add
 from pipeline.kafka import KafkaSettings
@@ -104,8 +104,8 @@ async def quiet(askers: Sequence[Asker], plan: Plan) -> list[Ended]:
     return [turn for task in asking for turn in task.result()]
 
 
-async def compare(one: Served, keys: Sequence[str], plan: Plan, bus: str) -> Outcome:
-    """Alternate between rounds without and with the flood."""
+async def compare(one: Served, keys: Sequence[str], plan: Plan, bus: str, advance: Callable[[], None]) -> Outcome:
+    """Alternate between rounds without and with the flood; `advance` is called after each pair."""
     askers = [await Asker.connected(one.url, keys[0]) for _ in range(QUIET_SESSIONS)]
     await quiet(askers, plan)  # not counted
     outcome = Outcome(bus, [], [], Counter())
@@ -121,6 +121,7 @@ async def compare(one: Served, keys: Sequence[str], plan: Plan, bus: str) -> Out
             await asyncio.wait([flooding])
         outcome.flood.update(flood.ended)
         await asyncio.sleep(SETTLE_S)
+        advance()
     for asker in askers:
         await asker.close()
     return outcome
@@ -136,8 +137,10 @@ async def fairness(options: Sequence[str], plan: Plan, *, kafka: KafkaSettings |
         free = ["gateway.max_sessions_per_client=1000", "gateway.requests_per_s=100000", f"gateway.grace_s={SETTLE_S}"]
         own = [part for one in (*free, f"gateway.keys_file={folder / 'keys.json'}") for part in ("--set", one)]
         for bus in (None, kafka) if kafka else (None,):
+            title = "Kafka" if bus else "embedded"
             async with served([*options, *own], folder, bus) as one:
-                outcomes.append(await compare(one, keys, plan, "Kafka" if bus else "embedded"))
+                with measuring(f"flooding, {title}", plan.rounds) as advance:
+                    outcomes.append(await compare(one, keys, plan, title, advance))
     result = {outcome.bus: _figures(outcome) for outcome in outcomes}
     told(
         {"bench": "fairness", "plan": plan._asdict(), "outcomes": result},

@@ -7,12 +7,14 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 
@@ -66,6 +68,14 @@ def table(title: str, rows: Mapping[str, Spread], *, unit: str) -> Table:
     for name, row in rows.items():
         drawn.add_row(name, str(row.n), *(f"{value:.2f}" for value in row[1:]))
     return drawn
+
+
+@contextmanager
+def measuring(what: str, steps: int) -> Generator[Callable[[], None], None, None]:
+    """A bar on the terminal meanwhile; each call of what is given moves it on by one of `steps`."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(what, total=steps)
+        yield lambda: progress.advance(bar)
 
 
 def told(result: Mapping[str, Any], tables: Sequence[Table], remarks: Sequence[str], path: Path | None) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 from websockets.exceptions import WebSocketException
 
 from apps.bench.client import Asker, Ended, Unread
-from apps.bench.report import spread, table, told
+from apps.bench.report import measuring, spread, table, told
 from apps.bench.served import Served, open_files, resident_mb, served
 from apps.bench.soak_verdict import Verdict, verdicts
 from pipeline.errors import PenstockError
@@ -103,15 +103,18 @@ class Crowd:
         await asyncio.gather(*(asker.close() for asker in self._idle))
         self._idle.clear()
 
-    async def offer(self, rate: float, seconds: float, *, tell: Callable[[], None] = lambda: None) -> None:
-        """Let turns come by chance, `rate` a second on the average, and wait for the last to end."""
+    async def offer(self, rate: float, seconds: float, advance: Callable[[], None]) -> None:
+        """Let turns come by chance, `rate` a second on the average, and wait for the last to end.
+
+        `advance` is called with each.
+        """
         due = time.perf_counter()
         end = due + seconds
         async with asyncio.TaskGroup() as tasks:
             while (due := due + self._chance.expovariate(rate)) < end:
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 self.offered += 1
-                tell()
+                advance()
                 if self._idle:
                     tasks.create_task(self._turn(self._idle.popleft(), due))
                 else:
@@ -245,7 +248,8 @@ async def _soaked(crowd: Crowd, watch: Watch, plan: Plan, able: Capacity) -> Non
     watching = asyncio.create_task(watch.run())
     unread = [asyncio.create_task(never_reading(crowd.url)) for _ in range(plan.unread)]
     try:
-        await crowd.offer(rate, 60 * plan.minutes)
+        with measuring("soaking", round(rate * 60 * plan.minutes)) as advance:
+            await crowd.offer(rate, 60 * plan.minutes, advance)
     finally:
         for task in (watching, *unread):
             task.cancel()

@@ -4,7 +4,7 @@ The learning rate follows the wall clock, so `--minutes` is what it takes on any
 state is saved every two minutes; `--resume` goes on from it. The draft learns from the target.
 
 The shipped target was trained on one core, and resumed many times while the grammar was improved;
-for the last run its vocabulary was widened from 2,048 to 3,072 words, the new rows beginning as the
+for the last run its vocabulary was widened from 2,048 to 3,072 words, the new rows beginning near the
 mean of their letters. A run from the start needs no stops. What it took stands in `training.json`
 beside the weights. Found on the way: with batches of 4,096 tokens, Muon at .02 stands still (loss
 .15), and falls by a third as soon as the rate is halved; a further run of under half an hour loses
