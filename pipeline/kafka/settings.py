@@ -45,7 +45,7 @@ class KafkaSettings:
     group_instance_id: str | None = None
     """Identity of a static group member, which outlives the process: a successor under the same identity gets the
     partitions at once. None: a dynamic member, whose partitions go to the others when it leaves."""
-    session_timeout_ms: Positive = 10_000
+    session_timeout_ms: Positive = 6_000
     """Milliseconds of silence after which a group gives a member up."""
     rebalance_timeout_ms: Positive = 10_000
     """Milliseconds that a member may take to give up its partitions and join again."""
