@@ -29,11 +29,23 @@ class Utterance(msgspec.Struct, frozen=True):
     text: str
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What the answer must look like: text that matches a JSON schema, or a regular expression."""
+
+    kind: Literal["json_schema", "regex"]
+    text: str
+
+
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How to choose the answer's tokens.
 
     `seed` keys the randomness together with the position, so it is always set: the same seed gives the same answer on
-    any worker. Temperature 0 is greedy. `top_p` is the smallest probability mass to choose from, in (0, 1].
+    any worker. Temperature 0 is greedy. `top_p` is the smallest probability mass to choose from, in (0, 1]; `top_k` the
+    number of tokens (0: all); `min_p` the least probability as a share of the likeliest one's. Penalties and biases act
+    on the logits before all that: `repetition_penalty` on what stands in the prompt or the answer (1: none), the other
+    two on what stands in the answer. An answer ends at a `stop` string or a token of `stop_ids`. `logprobs` asks for the
+    log-probability of each token and for so many of the likeliest ones beside it. `speculation` is how many tokens may
+    be guessed ahead (0: none, None: as many as pay). Of prompts that wait, those of the higher `priority` come first.
     """
 
     seed: int = 0
@@ -41,6 +53,17 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    grammar: Grammar | None = None
+    speculation: int | None = None
+    priority: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
