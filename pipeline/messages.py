@@ -41,10 +41,10 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `seed` keys the randomness together with the position, so it is always set: the same seed gives the same answer on
     any worker. Temperature 0 is greedy. `top_p` is the smallest probability mass to choose from, in (0, 1]; `top_k` the
-    number of tokens (0: all); `min_p` the least probability as a share of the likeliest one's. Penalties and biases act
+    number of tokens (0: all); `min_p` the least probability as a share of the likeliest one's. Penalties and bias act
     on the logits before all that: `repetition_penalty` on what stands in the prompt or the answer (1: none), the other
-    two on what stands in the answer. An answer ends at a `stop` string or a token of `stop_ids`. `logprobs` asks for the
-    log-probability of each token and for so many of the likeliest ones beside it. `speculation` is how many tokens may
+    two on what stands in the answer. An answer ends at a `stop` string or a token of `stop_ids`. `logprobs` asks for
+    the log-probability of each token and so many of the likeliest ones beside it. `speculation` is how many tokens may
     be guessed ahead (0: none, None: as many as pay). Of prompts that wait, those of the higher `priority` come first.
     """
 
