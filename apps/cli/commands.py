@@ -11,6 +11,7 @@ from apps.cli.bench import bench
 from apps.cli.chaos import chaos
 from apps.cli.chat import chat
 from apps.cli.dead_letters import dead_letters
+from apps.cli.generate import generate
 from apps.cli.keys import keys
 from apps.cli.serve import gateway, stage, up
 from apps.cli.show import settings
@@ -31,6 +32,7 @@ app.command()(up)
 app.command()(gateway)
 app.command()(stage)
 app.command()(chat)
+app.command()(generate)
 app.command()(status)
 app.command()(chaos)
 app.command()(settings)
