@@ -33,7 +33,7 @@ OTHER_SYSTEMS = (
 KINDS = {
     "faq": 40.0, "products": 35.0, "orders": 13.0, "names": 7.0, "small_talk": 12.0, "outside": 30.0, "foreign": 2.5,
 }
-WRITTEN_SHARE = 0.45
+WRITTEN_SHARE = 0.55
 # fmt: on
 
 
