@@ -8,150 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import zlib
-from collections import deque
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import Self
 
 from pipeline.bus import Headers, Listener, Part, Record
 from pipeline.errors import BusUnavailable, MessageTooLarge, OwnershipLost, TopicMissing
+from pipeline.memory_log import Cursors, Log
 from pipeline.topics import ROUTE, Topic
 
 log = logging.getLogger(__name__)
 
-RECORD_OVERHEAD = 200
-"""Bytes that a record costs beside its value, about."""
 
-
-class _Log:
-    """One partition: the records from offset `base` on, and whom to wake when there are more."""
-
-    def __init__(self, part: Part, *, keep: int, max_records: int, max_bytes: int) -> None:
-        self.part = part
-        self.base = 0
-        self.records: deque[Record] = deque()
-        self.bytes = 0
-        self.watchers: set[asyncio.Event] = set()
-        self.moved = asyncio.Event()
-        """Set when a group or a reader has come further."""
-        self._keep = keep
-        self._max_records = max_records
-        self._max_bytes = max_bytes
-
-    @property
-    def end(self) -> int:
-        return self.base + len(self.records)
-
-    @property
-    def full(self) -> bool:
-        return len(self.records) >= self._max_records or self.bytes >= self._max_bytes
-
-    def append(self, key: str, value: bytes, headers: Headers) -> int:
-        offset = self.end
-        self.records.append(Record(self.part, offset, time.time_ns() // 1_000_000, key, value, headers))
-        self.bytes += len(value) + RECORD_OVERHEAD
-        for watcher in self.watchers:
-            watcher.set()
-        return offset
-
-    @property
-    def long(self) -> bool:
-        """Whether there is more than is worth keeping once it is finished."""
-        return len(self.records) >= self._keep or self.bytes >= self._max_bytes // 4
-
-    def trim(self, floor: int) -> None:
-        """Drop the oldest records beyond those worth keeping, but none from offset `floor` on."""
-        while self.long and self.base < floor:
-            self.bytes -= len(self.records.popleft().value) + RECORD_OVERHEAD
-            self.base += 1
-
-    def read(self, offset: int, limit: int) -> list[Record]:
-        if offset < self.base:
-            log.error("%s: records %d to %d are gone; reading on from there", self.part, offset, self.base - 1)
-        start = max(0, offset - self.base)
-        return list(islice(self.records, start, start + limit))
-
-    def offset_at(self, timestamp: int) -> int:
-        for record in self.records:
-            if record.timestamp >= timestamp:
-                return record.offset
-        return self.end
-
-
-class _Cursors:
-    """Reads some logs, each from its position on. The common half of members and readers."""
-
-    def __init__(self) -> None:
-        self._logs: dict[Part, _Log] = {}
-        self._positions: dict[Part, int] = {}
-        self._paused: set[Part] = set()
-        self._wake = asyncio.Event()
-
-    def hold(self, logs: Iterable[_Log], positions: Mapping[Part, int]) -> None:
-        """Read `logs` from now on, and nothing else."""
-        for old in self._logs.values():
-            old.watchers.discard(self._wake)
-        self._logs = {log.part: log for log in logs}
-        self._positions = dict(positions)
-        self._paused &= self._logs.keys()
-        for new in self._logs.values():
-            new.watchers.add(self._wake)
-        self._wake.set()
-
-    async def poll(self, *, limit: int, timeout: float) -> Sequence[Record]:
-        """See `Reader.poll`."""
-        await asyncio.sleep(0)
-        self._wake.clear()
-        if records := self._read(limit):
-            return records
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            return ()
-        return self._read(limit)
-
-    def _read(self, limit: int) -> list[Record]:
-        records: list[Record] = []
-        for part, source in list(self._logs.items()):
-            if part in self._paused or len(records) >= limit:
-                continue
-            found = source.read(self._positions[part], limit - len(records))
-            if found:
-                self._positions[part] = found[-1].offset + 1
-                source.moved.set()
-                self._logs[part] = self._logs.pop(part)  # fairness: the partition just read comes last next time
-            records += found
-        return records
-
-    def position(self, part: Part) -> int | None:
-        """The offset that comes next of `part`; None if it is not read."""
-        return self._positions.get(part)
-
-    def pause(self, part: Part) -> None:
-        """See `Member.pause`."""
-        self._paused.add(part)
-
-    def resume(self, part: Part) -> None:
-        """See `Member.resume`."""
-        self._paused.discard(part)
-        self._wake.set()
-
-    def seek(self, part: Part, offset: int) -> None:
-        """See `Member.seek`."""
-        if part in self._logs:
-            self._positions[part] = offset
-            self._wake.set()
-
-    async def lag(self) -> int:
-        """See `Member.lag`."""
-        return sum(source.end - self._positions[part] for part, source in self._logs.items())
-
-
-class MemoryMember(_Cursors):
+class MemoryMember(Cursors):
     """A member of a group of a `MemoryBus`."""
 
     def __init__(self, group: _Group, listener: Listener) -> None:
@@ -179,7 +49,7 @@ class MemoryMember(_Cursors):
 class _Group:
     """Members that share the partitions of some topics, eagerly: everything is revoked, then assigned."""
 
-    def __init__(self, name: str, logs: Mapping[Part, _Log]) -> None:
+    def __init__(self, name: str, logs: Mapping[Part, Log]) -> None:
         self.name = name
         self.committed = dict.fromkeys(logs, 0)
         self.owner: dict[Part, MemoryMember] = {}
@@ -187,7 +57,7 @@ class _Group:
         self._members: list[MemoryMember] = []
         self._rebalancing = asyncio.Lock()
 
-    def cover(self, logs: Mapping[Part, _Log]) -> None:
+    def cover(self, logs: Mapping[Part, Log]) -> None:
         for part, source in logs.items():
             self._logs[part] = source
             self.committed.setdefault(part, 0)
@@ -269,15 +139,13 @@ class MemoryBus:
     ) -> None:
         self._logs = {
             topic.name: [
-                _Log(
-                    Part(topic.name, number), keep=min(keep, max_records), max_records=max_records, max_bytes=max_bytes
-                )
+                Log(Part(topic.name, number), keep=min(keep, max_records), max_records=max_records, max_bytes=max_bytes)
                 for number in range(topic.partitions or partitions)
             ]
             for topic in route
         }
         self._groups: dict[str, _Group] = {}
-        self._readers: set[_Cursors] = set()
+        self._readers: set[Cursors] = set()
         self._max_message = max_message
         self._patience = patience
 
@@ -287,7 +155,7 @@ class MemoryBus:
     async def __aexit__(self, *_: object) -> None:
         self._groups.clear()
 
-    def _topic(self, topic: str) -> list[_Log]:
+    def _topic(self, topic: str) -> list[Log]:
         try:
             return self._logs[topic]
         except KeyError:
@@ -309,7 +177,7 @@ class MemoryBus:
         delivery.set_result(target.append(key, value, dict(headers)))
         return delivery
 
-    def _floor(self, target: _Log) -> int:
+    def _floor(self, target: Log) -> int:
         """The first offset that some group has not finished, or some reader has not read."""
         floor = target.end
         for place in (
@@ -320,7 +188,7 @@ class MemoryBus:
                 floor = place
         return floor
 
-    async def _make_room(self, target: _Log) -> None:
+    async def _make_room(self, target: Log) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 while target.full:
@@ -347,10 +215,10 @@ class MemoryBus:
             await shared.leave(member)
 
     @asynccontextmanager
-    async def reader(self, start: Mapping[Part, int | None]) -> AsyncGenerator[_Cursors, None]:
+    async def reader(self, start: Mapping[Part, int | None]) -> AsyncGenerator[Cursors, None]:
         """See `Bus.reader`."""
         logs = [self._topic(part.topic)[part.number] for part in start]
-        cursors = _Cursors()
+        cursors = Cursors()
         cursors.hold(logs, {log.part: log.end if (at := start[log.part]) is None else at for log in logs})
         self._readers.add(cursors)
         try:
