@@ -23,7 +23,7 @@ from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
 from pipeline.messages import Prompt
 from pipeline.stage import Stage, chain
 from stages.detokenize import Vocabulary
-from stages.llm.configs import check_configs, config_of, local
+from stages.llm.configs import check_configs, local, positions_of
 from stages.llm.instant import InstantEngine
 from stages.llm.stage import Engine, Run, llm_stage
 from stages.postprocess.stage import postprocess_stage
@@ -169,8 +169,7 @@ def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int
     if folder := local(where):
         check_configs(where, folder)
     tokenizer = load_tokenizer(where)
-    context = model.context or getattr(config_of(where, where), "max_position_embeddings", None) or DEFAULT_CONTEXT
-    return tokenizer, context
+    return tokenizer, model.context or positions_of(where) or DEFAULT_CONTEXT
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 
 from pipeline.errors import ModelLoadError
-from stages.llm.configs import CONFIG, check_configs, damaged, local, table
+from stages.llm.configs import CONFIG, check_configs, config_of, damaged, local, table
 
 INDEX = "model.safetensors.index.json"
 _SAMPLES, _SAMPLE = 64, 4096
@@ -44,6 +44,7 @@ def check(source: str, folder: Path) -> list[Path]:
         ModelLoadError: names the file that is missing or damaged, and what to do.
     """
     check_configs(source, folder)
+    config_of(source, folder)
     files = _weight_files(source, folder)
     for file in files:
         _check_file(source, file)

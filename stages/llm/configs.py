@@ -1,6 +1,6 @@
 """The small files beside a model's weights, looked at before a library reads them: its words for damage help nobody.
 
-They are needed wherever a tokenizer is, also without weights. Knows no torch.
+They are needed wherever a tokenizer is, also without weights. Imports no torch (650 MB), but for what is unusual.
 """
 
 from __future__ import annotations
@@ -57,7 +57,19 @@ def check_configs(source: str, folder: Path) -> None:
             content = table(source, file)
             if lacking := [name for name in NEEDED.get(file.name, ()) if name not in content]:
                 raise ModelLoadError(source, damaged(file, f"lacks {lacking[0]!r}"))
-    config_of(source, folder)
+
+
+def positions_of(source: str) -> int | None:
+    """How many positions the model `source` (a folder or a Hugging Face name) has, or None where nothing tells.
+
+    Raises:
+        ModelLoadError: its configuration cannot be read.
+    """
+    file = Path(source) / CONFIG
+    told = table(source, file).get("max_position_embeddings") if file.is_file() else None
+    if not isinstance(told, int):  # under another name, or the library's default for its kind
+        told = getattr(config_of(source, source), "max_position_embeddings", None)
+    return told if isinstance(told, int) else None
 
 
 def config_of(source: str, folder: str | Path) -> PreTrainedConfig:
