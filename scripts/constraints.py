@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "penstock"
-EXTRAS = ("dev",)
+EXTRAS = ("dev", "bench")
 ONE_PLATFORM = ("nvidia-", "cuda-", "triton")
 
 

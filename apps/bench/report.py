@@ -86,7 +86,7 @@ def told(result: Mapping[str, Any], tables: Sequence[Table], remarks: Sequence[s
     where = machine()
     console.print(f"{where['cores']} cores of {where['cpu']}, load {where['load']}, Python {where['python']}")
     for remark in remarks:
-        console.print(remark, style="dim", highlight=False)
+        console.print(remark, style="dim", highlight=False, markup=False)
     if path is not None:
         command = " ".join(["penstock", *sys.argv[1:]])
         path.parent.mkdir(parents=True, exist_ok=True)

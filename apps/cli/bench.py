@@ -145,6 +145,37 @@ def cancel(
 
 
 @bench.command()
+def llm(
+    streams: Annotated[
+        list[int] | None, typer.Option("--streams", min=1, help="At once; repeatable.", show_default="1, 4, 16, 64")
+    ] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option("--pair", help="demo or large; repeatable.", show_default="both")
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", help="transformers or llama.cpp; repeatable.", show_default="both")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in alternating order.")] = 3,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens in an answer.")] = 32,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Of each contestant.", show_default="1 for demo, all for large")
+    ] = 0,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    json: Json = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the speeds into this file.")] = None,
+) -> None:
+    """Our engine beside transformers and llama.cpp, on the same weights and threads, in one run."""
+    from apps.bench.llm import DTYPES, PAIRS, PEERS, WIDTHS, Plan, chosen
+    from apps.bench.llm import llm as measure
+
+    (precision,) = chosen([dtype], DTYPES, "--dtype")
+    widths = tuple(dict.fromkeys(streams)) if streams else WIDTHS
+    pairs, peers = chosen(pair, PAIRS, "--pair"), chosen(peer, PEERS, "--peer")
+    quiet()
+    measure(Plan(widths, rounds, tokens, threads, precision, pairs, peers), path=json, svg=svg)
+
+
+@bench.command()
 def bus(
     kafka: Kafka = None,
     keys: Annotated[
