@@ -82,6 +82,18 @@ class Turn(Message, frozen=True):
     model: str | None = None
 
 
+class Likelihood(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How likely a token was at its place: the logarithm of the model's own probability, before any sampling parameter.
+
+    `top` are the likeliest tokens there. `data` are the UTF-8 bytes that the token stands for, once they are known.
+    """
+
+    id: int
+    logprob: float
+    top: tuple[Likelihood, ...] = ()
+    data: bytes = b""
+
+
 class Prompt(Message, frozen=True):
     """text → LLM: token ids to continue. `emitted` were already published by a former owner of the turn."""
 
@@ -91,11 +103,15 @@ class Prompt(Message, frozen=True):
 
 
 class Tokens(Message, frozen=True):
-    """LLM → postprocess: a run of the answer's token ids, the first of which is its token number `index`."""
+    """LLM → postprocess: a run of the answer's token ids, the first of which is its token number `index`.
+
+    `likelihoods` are those of `ids`, one for each, if they were asked for.
+    """
 
     index: int
     ids: tuple[int, ...]
     stop: tuple[str, ...] = ()
+    likelihoods: tuple[Likelihood, ...] = ()
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,12 +135,14 @@ class Delta(Message, frozen=True):
     """postprocess → gateway: a piece of the answer's text.
 
     `at` is the number of characters of the answer before it, so a repeated piece can be told and cut; `index` is the
-    number of the answer's first token that is not yet wholly in the text up to and including this piece.
+    number of the answer's first token that is not yet wholly in the text up to and including this piece. `likelihoods`,
+    if they were asked for, are those of the last tokens before `index` that no earlier piece had.
     """
 
     at: int
     text: str
     index: int
+    likelihoods: tuple[Likelihood, ...] = ()
 
 
 class Finished(Message, frozen=True):

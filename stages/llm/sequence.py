@@ -9,6 +9,7 @@ from pipeline.messages import FinishReason, Prompt
 from pipeline.request import NOBODY
 from stages.detokenize import Vocabulary
 from stages.llm.kv import SequenceKV
+from stages.llm.penalties import shift_of
 from stages.llm.sampling import Choice
 from stages.llm.stage import Run
 from stages.stops import StopFinder
@@ -56,6 +57,7 @@ class Sequence:
         self.luck = LUCK
         self.finish: FinishReason | None = None
         self.most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
+        self._shift = shift_of(prompt.sampling, self.ids, len(prompt.ids))
         self._stop = _StopWatch(vocabulary, prompt.sampling.stop) if prompt.sampling.stop else None
         if any(self._stops(token) for token in prompt.emitted):
             self.finish = "stop"
@@ -92,9 +94,10 @@ class Sequence:
         return [self.choice(len(self.ids) + ahead) for ahead in range(self.logits)]
 
     def choice(self, position: int) -> Choice:
-        """How to choose the token at `position`."""
+        """How to choose the token at `position`, the drafts before it taken for granted."""
         ask = self.sampling
-        return Choice(ask.seed, position, ask.temperature, ask.top_p)
+        before = tuple(self.drafts[: position - len(self.ids)]) if self._shift else ()
+        return Choice(ask.seed, position, ask.temperature, ask.top_p, ask.top_k, ask.min_p, self._shift, before)
 
     def advance(self, count: int) -> None:
         """`count` more were computed, but the last certain one is not yet among them."""

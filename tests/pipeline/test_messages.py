@@ -15,6 +15,8 @@ from pipeline.messages import (
     Delta,
     Done,
     Finished,
+    Grammar,
+    Likelihood,
     Message,
     Problem,
     Prompt,
@@ -28,6 +30,24 @@ from pipeline.messages import (
 )
 from pipeline.topics import ROUTE, TOKENS, TOPIC_OF
 
+EVERYTHING = Sampling(
+    seed=2**63,
+    max_output_tokens=9,
+    temperature=0.5,
+    top_p=0.9,
+    stop=("\n",),
+    top_k=40,
+    min_p=0.05,
+    repetition_penalty=1.1,
+    presence_penalty=-0.5,
+    frequency_penalty=0.25,
+    logit_bias=((3, -100.0), (4, 1.5)),
+    stop_ids=(9, 11),
+    logprobs=2,
+    grammar=Grammar("regex", "[a-z]+"),
+    speculation=0,
+    priority=3,
+)
 EXAMPLES: list[Message] = [
     Turn(
         "s",
@@ -36,10 +56,10 @@ EXAMPLES: list[Message] = [
         Sampling(7, 9, 0.5, 0.9, ("\n",)),
         "m",
     ),
-    Prompt("s", "t", (1, 2), Sampling(seed=2**63), emitted=(3,)),
-    Tokens("s", "t", 5, (1, 2, 3), ("stop",)),
+    Prompt("s", "t", (1, 2), EVERYTHING, emitted=(3,)),
+    Tokens("s", "t", 5, (1, 2, 3), ("stop",), (Likelihood(1, -0.5, (Likelihood(1, -0.5), Likelihood(7, -2.0))),)),
     Done("s", "t", "failed", Usage(10, 20, 5), Problem("code", "text")),
-    Delta("s", "t", 12, "héllo\n", 4),
+    Delta("s", "t", 12, "héllo\n", 4, (Likelihood(1, -0.5, (Likelihood(7, -0.25, (), b"\n"),), b"h\xc3"),)),
     Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
     Told(
         "s",
@@ -72,6 +92,12 @@ def test_a_message_comes_back_as_it_went(message: Message) -> None:
     topic = TOPIC_OF[type(message)]
     assert topic.decode(topic.encode(message)) == message
     assert len(msgspec.msgpack.decode(topic.encode(message))) == len(message.__struct_fields__) + 1
+
+
+def test_the_example_of_a_sampling_has_everything() -> None:
+    """No field of what one may ask is left at its default in the example, so that a lost one would show."""
+    default = Sampling()
+    assert all(getattr(EVERYTHING, name) != getattr(default, name) for name in Sampling.__struct_fields__)
 
 
 @given(st.binary(max_size=64))
