@@ -45,6 +45,11 @@ class Vocabulary:
         return ByteDetokenizer(self)
 
     @property
+    def spells_bytes(self) -> bool:
+        """Whether an answer's text is its tokens' bytes, one after the other; else a token's text depends on others."""
+        return self._kind is not None
+
+    @property
     def strips(self) -> bool:
         """Whether the blank before an answer's first word belongs to the tokenizer and not to the text."""
         return self._kind == "metaspace-strip"

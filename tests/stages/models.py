@@ -65,6 +65,18 @@ def sentencepiece(size: int = 600) -> PreTrainedTokenizerBase:
     return _wrapped(unflagged)
 
 
+def metaspace(scheme: str, *, fallback: bool = True) -> PreTrainedTokenizerBase:
+    """A BPE that puts ▁ before the first word of a text or before none, like newer SentencePiece conversions."""
+    raw = Tokenizer(models.BPE(byte_fallback=fallback, unk_token="<unk>", fuse_unk=True))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    raw.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if scheme != "never" else steps)
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)] if fallback else []
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=[*SPECIALS, "<unk>", *pieces], show_progress=False)
+    raw.train_from_iterator(CORPUS[:2], trainer)
+    return _wrapped(Tokenizer.from_str(_without_added(raw.to_str(), keep=len(SPECIALS) + 1)))
+
+
 def word_piece() -> PreTrainedTokenizerBase:
     """A WordPiece, whose decoder puts blanks between words: neither bytes nor ▁."""
     raw = Tokenizer(models.WordPiece(unk_token="<unk>"))
