@@ -138,7 +138,7 @@ def source(model: ModelSettings) -> str:
 
 def draft_source(model: ModelSettings) -> str | None:
     """Where the draft model comes from, or None if there is none."""
-    if model.draft == NO_DRAFT:
+    if model.draft == NO_DRAFT or model.speculation in ("off", "ngram"):
         return None
     if model.draft:
         return str(Path(model.draft).expanduser()) if Path(model.draft).expanduser().is_dir() else model.draft
@@ -186,6 +186,8 @@ async def _engine(
     engine = TorchEngine(
         target,
         draft=draft,
+        speculation=model.speculation,
+        ahead=model.speculation_length,
         most=model.batch,
         queue=model.queue,
         max_wait_s=model.max_wait_s,
@@ -250,8 +252,8 @@ class Paced:
         """See `Engine.generate`."""
         async with aclosing(self._engine.generate(prompt)) as runs:
             async for run in runs:
-                for token in run.ids[:-1]:
-                    yield Run((token,), None, run.cached_tokens)
+                for number, token in enumerate(run.ids[:-1]):
+                    yield Run((token,), None, run.cached_tokens, run.likelihoods[number : number + 1])
                     await asyncio.sleep(self._pause)
-                yield Run(run.ids[-1:], run.finish, run.cached_tokens)
+                yield Run(run.ids[-1:], run.finish, run.cached_tokens, run.likelihoods[-1:])
                 await asyncio.sleep(self._pause)

@@ -43,6 +43,11 @@ class ModelSettings:
     draft: str = ""
     """The same for a smaller model with the same tokens, which guesses ahead and changes the speed, not the answers;
     none is the demo model's own, `none` no draft."""
+    speculation: Literal["auto", "draft", "ngram", "both", "off"] = "auto"
+    """Who guesses ahead, as far as it pays: the draft model, the text itself (`ngram`), both, nobody (`off`); `auto` is
+    both where there is a draft model, else the text."""
+    speculation_length: Annotated[int, Meta(ge=1, le=64)] = 8
+    """Tokens that are guessed ahead at most."""
     alias: str = ""
     """The name by which clients may ask for it; none is its folder's or Hugging Face name."""
     device: str = "auto"

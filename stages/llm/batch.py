@@ -13,7 +13,6 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from pipeline.errors import Overloaded, PenstockError
-from stages.llm.drafter import Drafter
 from stages.llm.fair import FairQueue
 from stages.llm.forward import Work, forward
 from stages.llm.kv import PrefixPool, rounded
@@ -22,6 +21,7 @@ from stages.llm.pace import Pace
 from stages.llm.rates import Rates
 from stages.llm.sampling import sample
 from stages.llm.sequence import Sequence
+from stages.llm.speculation import Speculation
 from stages.llm.stage import Run
 
 log = logging.getLogger(__name__)
@@ -66,17 +66,17 @@ class Batch:
         pace: Pace,
         rates: Rates,
         prefixes: PrefixPool,
-        drafter: Drafter | None = None,
+        speculation: Speculation | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._model = model
         self._most, self._queue = most, queue
         self._kept = most // KEPT
-        self._positions = kv_bytes // (model.token_bytes + (drafter.token_bytes if drafter else 0))
+        self._positions = kv_bytes // (model.token_bytes + (speculation.token_bytes if speculation else 0))
         self._pace = pace
         self._rates = rates
         self.prefixes = prefixes
-        self._drafter = drafter
+        self._speculation = speculation
         self._chance = chance
         self.running: list[Sequence] = []
         self.waiting = FairQueue()
@@ -150,6 +150,8 @@ class Batch:
             chosen = self._compute(works)
             now = time.perf_counter()
             self._pace.saw(sum(work.count for work in works), now - computing)
+            if self._speculation:
+                self._speculation.saw(works, now - computing)
             self._note(chosen, prompt, now - began, busy=busy)
             outcomes += chosen
         for sequence, outcome in outcomes:
@@ -222,15 +224,15 @@ class Batch:
         return [sequence for sequence in self.running if sequence.pending == sequence.logits]
 
     def _speculate(self) -> None:
-        """Have the draft model guess. Guesses save time and nothing else, so without them all goes on."""
-        if self._drafter is None:
+        """Have the next tokens guessed. Guesses save time and nothing else, so without them all goes on."""
+        if self._speculation is None:
             return
         try:
-            self._drafter.follow(self.running)
-            self._drafter.propose(self._streams())
-        except Exception:  # whatever the draft model raises
-            log.exception("the draft model has failed; going on without it")
-            self._drafter = None
+            self._speculation.follow(self.running)
+            self._speculation.propose(self._streams())
+        except Exception:  # whatever may come of it
+            log.exception("guessing ahead has failed; going on without it")
+            self._speculation = None
 
     def _compute(self, works: Seq[Work[Sequence]]) -> list[Outcome]:
         """Compute `works` together; if that fails, one by one, so that one sequence's trouble stays its own."""

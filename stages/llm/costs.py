@@ -1,72 +1,76 @@
-"""What a step costs, measured at start-up, and how far ahead it pays to guess.
+"""What a step costs: measured at some sizes (see `timing.py`), corrected by what steps really take.
 
-With luck a (how often a guess is right), guessing n ahead gives 1 + a + … + a^n tokens a step, and costs n steps of the
-draft and one of the model with n + 1 tokens for each sequence.
+The cost of a step is no line in its rows: libraries compute in tiles, so one row more costs nothing or a whole tile;
+and a loaded machine is slower than the one that was measured. So the table has points, each with a factor. Pure.
 """
 
 from __future__ import annotations
 
-import time
+import bisect
+import itertools
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 
-from pipeline.messages import Prompt
-from stages.llm.forward import Work, forward
-from stages.llm.model import LoadedModel
-from stages.llm.sequence import Sequence
+LEARNED, OWN = 0.1, 0.05
+"""How much the latest step counts for all sizes of steps, and for its own."""
 
-PATIENCE_S = 0.2
-"""How long to measure one point; it is measured at least twice."""
+OUTLIER = 3.0
+"""A step that took more than so many times what it should says no more than that: the machine may have slept."""
 
-WIDE, DEEP = 16, 5
-"""Sequences, and tokens of each, in the larger steps that are measured."""
+LEAST_S = 1e-9
 
 
-@dataclass(frozen=True)
 class Costs:
-    """Seconds of a step: `base`, `sequence` for each sequence in it, `token` for each token."""
+    """Seconds of a step: those of its rows, by `points` (rows, seconds) in rising order, and `sequence` for each.
 
-    base: float
-    sequence: float
-    token: float
+    Between two points the cost is on the line between them, and beyond the last it rises as between the last two. Rows
+    are computed in multiples of `tile`, so that those up to the next one are free.
+    """
 
-    def step(self, sequences: int, tokens: int) -> float:
-        """Seconds of a step of so many sequences with so many tokens altogether."""
-        return self.base + sequences * self.sequence + tokens * self.token
+    def __init__(self, points: Seq[tuple[int, float]], sequence: float = 0.0, *, tile: int = 1) -> None:
+        self._rows = [rows for rows, _ in points]
+        # What has more rows cannot be cheaper: what says so was disturbed.
+        cheapest = itertools.accumulate((seconds for _, seconds in reversed(points)), min)
+        self._seconds = list(cheapest)[::-1]
+        self._sequence = sequence
+        self._tile = tile
+        self._factor = 1.0
+        self._own = [1.0] * len(points)
 
+    @classmethod
+    def line(cls, base: float, sequence: float, token: float) -> Costs:
+        """Costs without steps: `base`, and so much for each sequence and token."""
+        return cls([(0, base), (1, base + token)], sequence)
 
-def measure(model: LoadedModel, patience_s: float = PATIENCE_S) -> Costs:
-    """Time a few steps of `model`, each kind for `patience_s`."""
-    small, wide, deep = (_time(model, *shape, patience_s) for shape in ((1, 1), (WIDE, 1), (WIDE, DEEP)))
-    token = max(0.0, deep - wide) / (WIDE * (DEEP - 1))
-    sequence = max(0.0, (wide - small) / (WIDE - 1) - token)
-    return Costs(max(small - sequence - token, 1e-9), sequence, token)
+    @property
+    def token(self) -> float:
+        """Seconds for a row more in a large step."""
+        if len(self._rows) == 1:
+            return self._seconds[0] / self._rows[0]
+        (a, b), (first, second) = self._rows[-2:], self._seconds[-2:]
+        return self._factor * (second - first) / (b - a)
 
+    def step(self, sequences: int, rows: int) -> float:
+        """Seconds of a step of so many sequences with so many rows altogether."""
+        rows += -rows % self._tile
+        upper = bisect.bisect_left(self._rows, rows)
+        if upper == 0:
+            return self._factor * self._own[0] * (self._seconds[0] + sequences * self._sequence)
+        if upper == len(self._rows):
+            rest = (rows - self._rows[-1]) * self.token
+            return self._own[-1] * (self._factor * (self._seconds[-1] + sequences * self._sequence) + rest)
+        share = (rows - self._rows[upper - 1]) / (self._rows[upper] - self._rows[upper - 1])
+        own = (1 - share) * self._own[upper - 1] + share * self._own[upper]
+        seconds = (1 - share) * self._seconds[upper - 1] + share * self._seconds[upper]
+        return self._factor * own * (seconds + sequences * self._sequence)
 
-def prompt_token(model: LoadedModel, tokens: int) -> float:
-    """Seconds that one more token takes in a prompt of so many, measured in a few steps, for somebody may wait."""
-    tokens = min(tokens, model.context)
-    return max(0.0, _time(model, 1, tokens, 0) - _time(model, 1, 1, 0)) / max(1, tokens - 1)
+    def saw(self, sequences: int, rows: int, seconds: float) -> None:
+        """A step took so long. What it tells of the machine holds for all sizes, what of this size for the nearest."""
+        ratio = seconds / max(LEAST_S, self.step(sequences, rows))
+        ratio = min(OUTLIER, max(1 / OUTLIER, ratio))
+        self._factor *= ratio**LEARNED
+        self._own[self._nearest(rows)] *= ratio**OWN
 
-
-def best_length(lucks: Seq[float], model: Costs, draft: Costs, *, most: int) -> int:
-    """How many tokens to guess for each of the sequences with these `lucks`: 0 to `most`, most tokens a second."""
-    count = len(lucks)
-
-    def speed(ahead: int) -> float:
-        tokens = sum(sum(luck**n for n in range(ahead + 1)) for luck in lucks)
-        return tokens / (ahead * draft.step(count, count) + model.step(count, count * (ahead + 1)))
-
-    return max(range(most + 1), key=speed)
-
-
-def _time(model: LoadedModel, sequences: int, tokens: int, patience_s: float = PATIENCE_S) -> float:
-    prompt = Prompt("", "", tuple(number % model.tokens for number in range(tokens)))
-    best, spent, rounds = float("inf"), 0.0, 0
-    while rounds < 2 or spent < patience_s:
-        works = [Work(Sequence(n, prompt, model.vocabulary, context=10**9), tokens) for n in range(sequences)]
-        began = time.perf_counter()
-        forward(model, works)
-        took = time.perf_counter() - began
-        best, spent, rounds = min(best, took), spent + took, rounds + 1
-    return best
+    def _nearest(self, rows: int) -> int:
+        upper = min(bisect.bisect_left(self._rows, rows), len(self._rows) - 1)
+        lower = max(0, upper - 1)
+        return lower if rows - self._rows[lower] < self._rows[upper] - rows else upper

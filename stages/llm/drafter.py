@@ -1,92 +1,99 @@
 """A smaller model that guesses ahead of the target.
 
-It draws with the same noise as the target (see `sampling.py`), so that it guesses right also where the choice is by
-chance. Its keys and values follow what was accepted: `kv.drafted` says how many of the tokens it has computed.
+It draws with the same noise as the target and from logits treated alike (see `Sequence.choice`), so that it guesses
+right also where the choice is by chance. Its keys and values follow what was accepted: `kv.drafted` says how many of
+the tokens it has computed. When to guess, and how far, is decided elsewhere (`speculation.py`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Seq
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.errors import ModelLoadError
-from stages.llm.costs import Costs, best_length, measure
+from stages.llm.costs import Costs
 from stages.llm.forward import Work, forward
 from stages.llm.kv import SequenceKV
 from stages.llm.model import LoadedModel
 from stages.llm.sampling import Choice, sample
 from stages.llm.sequence import Sequence
 
-FARTHEST = 6
-TRY_EACH = 32
-"""Steps after which guessing is tried again where it did not pay."""
-
-CHUNK = 512
-"""Tokens of a prompt that are computed at once to catch up with the target."""
+NEAR = 32
+"""Tokens that may be caught up with in the first step of guessing."""
 
 
-class Drafter:
-    """Guess for sequences of `model` with `draft`. `length` fixes how far; by default what pays best is chosen.
+class Wish(NamedTuple):
+    """Guess at most `count` tokens for `sequence`."""
+
+    sequence: Sequence
+    count: int
+
+
+class DraftModel:
+    """Guess for sequences of `model` with `draft`.
 
     Raises:
         ModelLoadError: the two models have different tokens.
     """
 
-    def __init__(self, model: LoadedModel, draft: LoadedModel, *, length: int | None = None) -> None:
-        if model.tokenizer.get_vocab() != draft.tokenizer.get_vocab():
-            raise ModelLoadError(draft.name, f"it cannot draft for {model.name!r}: its tokens are different ones")
-        self._model, self._draft = model, draft
-        self._length = length
-        self._costs: tuple[Costs, Costs] | None = None
-        self._steps = 0
+    def __init__(self, model: LoadedModel, draft: LoadedModel) -> None:
+        check_tokens(model, draft)
+        self.draft = draft
+        self._model = model
 
-    def prepare(self, model: Costs) -> None:
-        """Measure what guessing costs, for a `model` of such costs. Until then nothing is guessed."""
-        if self._length is None:
-            self._costs = model, measure(self._draft)
+    def most(self, sequence: Sequence) -> int:
+        """How far it can guess: its context may be shorter than the target's."""
+        return max(0, self.draft.context - len(sequence.ids) + 1)
 
-    @property
-    def token_bytes(self) -> int:
-        """Memory for a token's keys and values."""
-        return self._draft.token_bytes
+    def lag(self, sequence: Sequence) -> int:
+        """Tokens that the target has computed and the draft has not."""
+        return View(sequence, self.draft.tokens).behind
 
-    def follow(self, sequences: Seq[Sequence]) -> None:
-        """Compute what the target has computed of prompts, so that guessing can begin at once after them."""
-        views = [view for view in map(View, sequences) if view.behind > (0 if view.in_prompt else CHUNK)]
-        if views:
-            works = [Work(view, min(view.behind, max(1, CHUNK // len(views)))) for view in views]
-            forward(self._draft, works)
-            for work in works:
-                work.sequence.advance(work.count)
+    def read(self, sequences: Seq[Sequence], tokens: int) -> None:
+        """Compute what the target has computed of `sequences`, at most `tokens` altogether."""
+        share = max(1, tokens // len(sequences))
+        views = [View(sequence, self.draft.tokens) for sequence in sequences]
+        works = [Work(view, min(view.behind, share)) for view in views]
+        forward(self.draft, works)
+        for work in works:
+            work.sequence.advance(work.count)
 
-    def propose(self, sequences: Seq[Sequence]) -> None:
-        """Guess the next tokens of `sequences`."""
-        views = [view for view in map(View, sequences) if view.behind <= CHUNK]
-        for ahead in range(self._ahead(sequences)):
-            views = [view for view in views if view.may_guess(ahead, self._draft)]
-            if not views:
-                return
-            works = [Work(view, view.pending) for view in views]
-            tokens = sample(forward(self._draft, works), [view.choice for view in views])
-            for work, token in zip(works, tokens, strict=True):
-                work.sequence.advance(work.count)
-                work.sequence.sequence.drafts.append(token)
+    def guess(self, wishes: Seq[Wish], costs: Costs | None = None) -> None:
+        """Guess for all sequences together, token by token, to an answer's end at most; `costs` learn of it."""
+        going = [(View(wish.sequence, self.draft.tokens), wish.count) for wish in wishes if wish.count]
+        while going:
+            began = time.perf_counter()
+            works = [Work(view, view.pending) for view, _ in going]
+            logits = forward(self.draft, works)
+            tokens = sample(self._fitted(logits), [view.choice for view, _ in going])
+            for (view, _), work, token in zip(going, works, tokens, strict=True):
+                view.advance(work.count)
+                view.sequence.drafts.append(token)
+            if costs:
+                costs.saw(len(works), sum(work.count for work in works), time.perf_counter() - began)
+            going = [(view, count) for view, count in going if view.goes_on(count, self._model.eos)]
 
-    def _ahead(self, sequences: Seq[Sequence]) -> int:
-        if self._costs is None or not sequences:
-            return self._length or 0
-        self._steps += 1
-        model, draft = self._costs
-        best = best_length([sequence.luck for sequence in sequences], model, draft, most=FARTHEST)
-        return best or int(self._steps % TRY_EACH == 0)
+    def _fitted(self, logits: Tensor) -> Tensor:
+        """`logits` over the target's ids: padding rows beyond the tokens may be of different number."""
+        missing = self._model.tokens - logits.shape[1]
+        return logits if not missing else pad(logits, (0, missing), value=float("-inf"))
 
 
 class View:
-    """A sequence as the draft model sees it: the same tokens, with keys and values of its own."""
+    """A sequence as the draft model sees it: the same tokens, with keys and values of its own.
+
+    Ids beyond the draft's `ids` (no tokenizer makes them, but a client may send them) are computed as another one.
+    """
 
     logits = 1
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: Sequence, ids: int) -> None:
         self.sequence = sequence
+        self._ids = ids
 
     @property
     def kv(self) -> SequenceKV:
@@ -110,14 +117,10 @@ class View:
         """Tokens that the target has computed and the draft has not."""
         return self.sequence.computed - self.computed
 
-    @property
-    def in_prompt(self) -> bool:
-        """Whether the target is still busy with the prompt."""
-        return self.sequence.pending > self.sequence.logits
-
     def tokens(self, start: int, count: int) -> list[int]:
         """The ids at these positions."""
-        return self.sequence.tokens(start, count)
+        tokens = self.sequence.tokens(start, count)
+        return tokens if max(tokens) < self._ids else [min(token, self._ids - 1) for token in tokens]
 
     @property
     def choice(self) -> Choice:
@@ -128,11 +131,21 @@ class View:
         """`count` more are computed."""
         self.sequence.kv.drafted += count
 
-    def may_guess(self, ahead: int, draft: LoadedModel) -> bool:
-        """Whether a guess can be of use: the answer has room, goes on, and the draft has positions for it."""
+    def goes_on(self, count: int, eos: frozenset[int]) -> bool:
+        """Whether there is more to guess, of `count` altogether."""
         drafts = self.sequence.drafts
-        return (
-            len(drafts) == ahead < self.sequence.room - 1
-            and len(self.sequence.ids) + ahead < draft.context
-            and not (drafts and drafts[-1] in draft.eos)
-        )
+        return len(drafts) < count and drafts[-1] not in eos
+
+
+def check_tokens(model: LoadedModel, draft: LoadedModel) -> None:
+    """See that an id means the same to both models.
+
+    Raises:
+        ModelLoadError: it does not; says of which token, and names both models.
+    """
+    ours, theirs = model.tokenizer.get_vocab(), draft.tokenizer.get_vocab()
+    if ours != theirs:
+        token = min(token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token))
+        here, there = (f"id {ids[token]}" if token in ids else "no id" for ids in (ours, theirs))
+        why = f"its tokens are different ones ({token!r} has {there}, and {here} there); name one of its family"
+        raise ModelLoadError(draft.name, f"it cannot draft for {model.name!r}: {why}")

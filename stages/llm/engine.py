@@ -20,21 +20,18 @@ from pipeline import request
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
 from pipeline.messages import Prompt
 from stages.llm.batch import SOONEST_S, Batch, Counts, Outcome
-from stages.llm.costs import PATIENCE_S, measure, prompt_token
 from stages.llm.disk import LEAST, DiskCache
-from stages.llm.drafter import Drafter
 from stages.llm.kv import PrefixPool
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
+from stages.llm.speculation import MOST, Mode, Speculation
 from stages.llm.stage import Run
+from stages.llm.timing import measure, prompt_token
 
 log = logging.getLogger(__name__)
-
-BRIEF_S = 0.02
-"""How long to measure what a step costs where only the waiting times depend on it."""
 
 Order = Sequence | int | None
 """To the model thread: answer this sequence; give that number up; None: end."""
@@ -62,6 +59,8 @@ class TorchEngine:
     Args:
         model: Belongs to the engine from now on.
         draft: A smaller model with the same tokens, which guesses ahead; it changes the speed and not the answers.
+        speculation: Who guesses: see `Speculation`.
+        ahead: How far at most, in one step.
         most: Sequences that are computed together.
         kv_bytes: Memory for the keys and values of running sequences; those without room wait.
         queue: Prompts that wait for a place; more are refused, those of whom has the most waiting first.
@@ -78,6 +77,8 @@ class TorchEngine:
         model: LoadedModel,
         *,
         draft: LoadedModel | None = None,
+        speculation: Mode = "auto",
+        ahead: int = MOST,
         most: int = 32,
         kv_bytes: int = 4 << 30,
         queue: int = 256,
@@ -92,7 +93,7 @@ class TorchEngine:
         """Prompts that may come at once: those that run or wait, and as many of which some must be refused."""
         self._max_wait_s = max_wait_s
         self._close_s = close_s
-        self._drafter = Drafter(model, draft) if draft else None
+        self._speculation = None if speculation == "off" else Speculation(model, draft, mode=speculation, most=ahead)
         self._disk = disk
         self._rates = Rates(most)
         self._batch = Batch(
@@ -103,7 +104,7 @@ class TorchEngine:
             pace=pace or Pace(),
             rates=self._rates,
             prefixes=PrefixPool(prefix_bytes, disk),
-            drafter=self._drafter,
+            speculation=self._speculation,
         )
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
@@ -186,10 +187,10 @@ class TorchEngine:
     def _live(self) -> None:
         """What the thread does until it is told to end."""
         try:
-            costs = measure(self._model, PATIENCE_S if self._drafter else BRIEF_S)
+            costs = measure(self._model)
             self._rates.measured(costs)
-            if self._drafter:
-                self._drafter.prepare(costs)
+            if self._speculation:
+                self._speculation.prepare(costs)
             if self._disk:
                 self._disk.open(prompt_token(self._model, LEAST))
             while self._follow_orders():

@@ -14,18 +14,15 @@ from stages.llm.sampling import Choice
 from stages.llm.stage import Run
 from stages.stops import StopFinder
 
-LUCK, MEMORY = 0.7, 0.1
-"""How often a draft is expected to be right at first, and how much the latest one counts."""
-
 
 class Sequence:
     """A prompt and its answer so far.
 
     `ids` are certain, `drafts` follow them by guess; the keys and values of the first `computed` are stored. All else
-    can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood. `luck` is how
-    often drafts were right of late, `most` the number of tokens at which the answer ends. It waits `since` then, must
-    have a place by `latest`, and its first token before the request `ends` (all of `time.monotonic`); it costs about
-    `cost` seconds of the model's time, and is the turn of a session of `tenant`.
+    can be told from these: a new worker that is given `prompt.emitted` stands where the former one stood. `most` is
+    the number of tokens at which the answer ends. It waits `since` then, must have a place by `latest`, and its first
+    token before the request `ends` (all of `time.monotonic`); it costs about `cost` seconds of the model's time, and is
+    the turn of a session of `tenant`.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class Sequence:
         self.kv = SequenceKV()
         self.computed = 0
         self.cached = 0
-        self.luck = LUCK
         self.finish: FinishReason | None = None
         self.most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
         self._shift = shift_of(prompt.sampling, self.ids, len(prompt.ids))
@@ -119,8 +115,6 @@ class Sequence:
             new.append(token)
             self.ids.append(token)
             self.finish = "stop" if self._stops(token) else "length" if len(self.ids) >= self.most else None
-            if guess is not None:
-                self.luck += MEMORY * ((token == guess) - self.luck)
             if self.finish or token != guess:
                 break
             self.computed += 1

@@ -17,13 +17,13 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from stages.llm.batch import Batch
-from stages.llm.costs import measure
-from stages.llm.drafter import Drafter
 from stages.llm.kv import PrefixPool
 from stages.llm.model import LoadedModel, load_model
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
+from stages.llm.speculation import Speculation
+from stages.llm.timing import measure
 from tests.stages.conftest import DEMO
 from tests.stages.llm.running import make_prompt, some_ids
 
@@ -37,7 +37,7 @@ def timed(work: Callable[[], int]) -> float:
     return tokens / (time.thread_time() - began)
 
 
-def engine(model: LoadedModel, drafter: Drafter | None, prompts: list[list[int]]) -> int:
+def engine(model: LoadedModel, speculation: Speculation | None, prompts: list[list[int]]) -> int:
     """Answer `prompts` in one batch; the tokens made."""
     batch = Batch(
         model,
@@ -47,7 +47,7 @@ def engine(model: LoadedModel, drafter: Drafter | None, prompts: list[list[int]]
         pace=Pace(),
         rates=Rates(64),
         prefixes=PrefixPool(0),
-        drafter=drafter,
+        speculation=speculation,
     )
     for number, ids in enumerate(prompts):
         prompt = make_prompt(ids, session=str(number), max_output_tokens=ANSWER)
@@ -78,9 +78,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model, device="cpu")
-    drafter = Drafter(model, load_model(options.draft, device="cpu")) if options.draft else None
-    if drafter:
-        drafter.prepare(measure(model))
+    speculation = Speculation(model, load_model(options.draft, device="cpu")) if options.draft else None
+    if speculation:
+        speculation.prepare(measure(model))
     network = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     size = network.config.vocab_size
     for streams in options.streams:
@@ -89,8 +89,8 @@ def main() -> None:
             "engine": lambda: engine(model, None, prompts),  # noqa: B023 - called before the next round
             "generate": lambda: library(network, model.eos, prompts),  # noqa: B023
         }
-        if drafter:
-            ways["engine with draft"] = lambda: engine(model, drafter, prompts)  # noqa: B023
+        if speculation:
+            ways["engine, guessing"] = lambda: engine(model, speculation, prompts)  # noqa: B023
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(ROUNDS):
             for name, way in ways.items():

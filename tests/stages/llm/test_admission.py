@@ -22,7 +22,7 @@ from stages.llm.rates import LENGTH, Rates
 from stages.llm.sequence import Sequence
 from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
 
-SLOW = Costs(base=0.5, sequence=0.0, token=0.001)
+SLOW = Costs.line(base=0.5, sequence=0.0, token=0.001)
 """Half a second a step, as far as the engine is told."""
 
 
@@ -230,7 +230,7 @@ async def test_tokens_for_nobody_are_counted(model: LoadedModel) -> None:
 def test_rates_are_learned_from_a_busy_model() -> None:
     """Whatever was measured at the start, the steps of a busy model tell in the end, prompts and answers apart."""
     rates = Rates(4)
-    rates.measured(Costs(base=1.0, sequence=0.0, token=1.0))
+    rates.measured(Costs.line(base=1.0, sequence=0.0, token=1.0))
     for _ in range(300):
         rates.saw(0, 4, 0.02)
         rates.saw(100, 2, 0.11)
@@ -244,7 +244,7 @@ def test_rates_are_learned_from_a_busy_model() -> None:
 def test_a_step_in_which_the_machine_slept_says_little() -> None:
     """One that took a minute makes no prompt look like one of minutes."""
     rates = Rates(8)
-    rates.measured(Costs(base=0.01, sequence=0.0, token=0.0))
+    rates.measured(Costs.line(base=0.01, sequence=0.0, token=0.0))
     rates.saw(100, 0, 60.0)
     rates.saw(0, 8, 60.0)
 
@@ -255,7 +255,7 @@ def test_a_step_in_which_the_machine_slept_says_little() -> None:
 def test_a_prompt_is_never_thought_to_be_free() -> None:
     """Where noise hides what a token costs, at the start or later, it counts as its share of the largest step."""
     rates = Rates(8)
-    rates.measured(Costs(base=0.01, sequence=0.0024, token=0.0))
+    rates.measured(Costs.line(base=0.01, sequence=0.0024, token=0.0))
     assert rates.prompt_s == pytest.approx(0.0124 / 512)
 
     rates.output_s = 9.0
@@ -267,7 +267,7 @@ def test_a_prompt_is_never_thought_to_be_free() -> None:
 def test_an_idle_model_tells_only_that_it_is_faster() -> None:
     """Alone a token costs more than in company; where it still costs less than was thought, that was too much."""
     rates = Rates(8)
-    rates.measured(Costs(base=0.08, sequence=0.0, token=0.001))
+    rates.measured(Costs.line(base=0.08, sequence=0.0, token=0.001))
     for _ in range(300):
         rates.saw(0, 1, 0.08, busy=False)
         rates.saw(10, 0, 0.08, busy=False)

@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.errors import ModelLoadError
 from stages.llm import engine as engine_module
-from stages.llm.costs import Costs, best_length
-from stages.llm.drafter import Drafter
+from stages.llm.drafter import DraftModel
 from stages.llm.engine import TorchEngine
 from stages.llm.model import LoadedModel, load_model
+from stages.llm.speculation import Speculation
 from tests.stages import models
 from tests.stages.llm.running import answer, begin, make_prompt, reference, some_ids
 
@@ -26,9 +26,9 @@ def drafts(load: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPath
     return {"perfect": load("llama"), "bad": load_model(bad, device="cpu")}
 
 
-def fixed(length: int) -> Callable[[LoadedModel, LoadedModel], Drafter]:
-    """A drafter that always guesses so far."""
-    return lambda model, draft: Drafter(model, draft, length=length)
+def fixed(length: int) -> Callable[..., Speculation]:
+    """A speculation that always guesses so far."""
+    return lambda model, draft, *, mode, most: Speculation(model, draft, mode=mode, most=length, always=True)
 
 
 async def answers(model: LoadedModel, draft: LoadedModel | None, **ask: Any) -> list[tuple[Any, ...]]:
@@ -58,7 +58,7 @@ async def test_answers_are_the_same_with_a_draft(
 ) -> None:
     """With any draft and any length, greedy or not, the answers and what was cached are those without."""
     ask: dict[str, Any] = {"max_output_tokens": 17, "temperature": temperature, "top_p": 0.95}
-    monkeypatch.setattr(engine_module, "Drafter", fixed(length))
+    monkeypatch.setattr(engine_module, "Speculation", fixed(length))
 
     assert await answers(model, drafts[quality], **ask) == await answers(model, None, **ask)
 
@@ -69,7 +69,7 @@ async def test_good_draft_saves_steps(
     """A draft that guesses right gives several tokens a step, and the answer is `generate`'s."""
     prompt = make_prompt(some_ids(20, 3), max_output_tokens=21)
     runs = 0
-    monkeypatch.setattr(engine_module, "Drafter", fixed(4))
+    monkeypatch.setattr(engine_module, "Speculation", fixed(4))
 
     ids: list[int] = []
     async with TorchEngine(model, draft=drafts["perfect"]) as engine:
@@ -92,7 +92,7 @@ async def test_end_within_the_guesses(
     model: LoadedModel, drafts: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     """An answer ends where it must, also in the middle of what was guessed right."""
-    monkeypatch.setattr(engine_module, "Drafter", fixed(4))
+    monkeypatch.setattr(engine_module, "Speculation", fixed(4))
 
     async with TorchEngine(model, draft=drafts["perfect"]) as engine:
         prompt = make_prompt(some_ids(20, 3), max_output_tokens=stop_at)
@@ -104,7 +104,7 @@ async def test_broken_draft_is_left_out(
 ) -> None:
     """If the draft fails, the answer goes on without it."""
     prompt = make_prompt(some_ids(20, 3), max_output_tokens=20)
-    monkeypatch.setattr(Drafter, "propose", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr(DraftModel, "guess", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
 
     async with TorchEngine(model, draft=drafts["bad"]) as engine:
         assert (await answer(engine, prompt))[:2] == reference(model, prompt)
@@ -125,22 +125,4 @@ def test_draft_with_other_tokens_is_refused(model: LoadedModel, tmp_path: Path) 
     tokenizer.save_pretrained(folder)
 
     with pytest.raises(ModelLoadError, match="its tokens are different ones"):
-        Drafter(model, load_model(folder, device="cpu"))
-
-
-@pytest.mark.parametrize(
-    ("luck", "sequences", "draft_s", "length"),
-    [
-        (0.9, 1, 0.1, 6),
-        (0.0, 1, 0.1, 0),
-        (0.9, 1, 2.0, 0),
-        (0.5, 1, 0.1, 2),
-        (0.7, 1000, 0.1, 0),
-    ],
-    ids=["cheap and right", "never right", "dearer than the model", "half right", "crowded"],
-)
-def test_guessing_goes_as_far_as_it_pays(luck: float, sequences: int, draft_s: float, length: int) -> None:
-    """Cheap and lucky guesses go far; dear, unlucky or crowded ones are left out."""
-    model, draft = Costs(base=1.0, sequence=0.0, token=0.05), Costs(base=draft_s, sequence=0.0, token=0.01)
-
-    assert best_length([luck] * sequences, model, draft, most=6) == length
+        Speculation(model, load_model(folder, device="cpu"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from pipeline.messages import Prompt
 from stages.llm import batch as batch_module
 from stages.llm import engine as engine_module
 from stages.llm.disk import LEAST, DiskCache
-from stages.llm.drafter import Drafter
 from stages.llm.engine import TorchEngine
 from stages.llm.forward import forward
 from stages.llm.model import LoadedModel, load_model
+from stages.llm.speculation import Speculation
 from tests.stages.conftest import DEMO
 from tests.stages.llm.disks import LARGE, files, until
 from tests.stages.llm.running import answer, begin, make_prompt, reference, some_ids
@@ -27,25 +26,33 @@ from tests.stages.llm.running import answer, begin, make_prompt, reference, some
 TURNS = 3
 Conversation = tuple[list[list[int]], list[int]]
 """The answers, and how much of each prompt was cached."""
+Logits = dict[tuple[int, ...], Tensor]
 needs_demo = pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="the demo model is not built")
+
+
+def fixed(model: LoadedModel, draft: LoadedModel | None, **_: Any) -> Speculation:
+    """Guesses of one length, whatever they cost."""
+    return Speculation(model, draft, mode="draft" if draft else "off", most=2, always=True)
 
 
 @pytest.fixture(autouse=True)
 def _reading_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing goes by measured times: whatever can be read is, and guesses are of one length."""
     monkeypatch.setattr(engine_module, "prompt_token", lambda *_: 1.0)
-    monkeypatch.setattr(engine_module, "Drafter", partial(Drafter, length=2))
+    monkeypatch.setattr(engine_module, "Speculation", fixed)
 
 
 @pytest.fixture
-def logits(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """All that the engines choose from."""
-    seen: list[Tensor] = []
+def logits(monkeypatch: pytest.MonkeyPatch) -> Logits:
+    """All that the engines choose from, by the text before it."""
+    seen: Logits = {}
 
     def watching(model: LoadedModel, works: Any) -> Tensor:
         result = forward(model, works)
-        rows = sum(work.sequence.logits for work in works if work.last)
-        seen.extend(result[:rows].clone())
+        rows = iter(result.clone())
+        for sequence in (work.sequence for work in works if work.last):
+            text = (*sequence.ids, *sequence.drafts)
+            seen.update((text[: len(sequence.ids) + ahead], next(rows)) for ahead in range(sequence.logits))
         return result
 
     monkeypatch.setattr(batch_module, "forward", watching)
@@ -91,7 +98,7 @@ async def conversation(start: Callable[[], TorchEngine], *, restarts: bool = Fal
 @needs_demo
 @pytest.mark.parametrize("drafting", [False, True], ids=["alone", "with a draft"])
 async def test_the_same_bits_with_and_without_and_after_a_restart(
-    demo: LoadedModel, demo_draft: LoadedModel, tmp_path: Path, logits: list[Tensor], drafting: bool
+    demo: LoadedModel, demo_draft: LoadedModel, tmp_path: Path, logits: Logits, drafting: bool
 ) -> None:
     """All that the demo model chooses from is the same, bit for bit, and so is what it says."""
     draft = demo_draft if drafting else None
@@ -104,7 +111,7 @@ async def test_the_same_bits_with_and_without_and_after_a_restart(
 
         logits.clear()
         result = await conversation(start, restarts=restarts)
-        seen.append(list(logits))
+        seen.append(dict(logits))
         return result
 
     fresh, none = await held(0, None)
@@ -117,7 +124,9 @@ async def test_the_same_bits_with_and_without_and_after_a_restart(
     assert from_host == from_disk == from_restart
     assert all(from_host[1:])
     for other in seen[1:]:
-        assert [torch.equal(one, two) for one, two in zip(seen[0], other, strict=True)] == [True] * len(seen[0])
+        shared = seen[0].keys() & other.keys()  # what was guessed wrong may differ: the draft may have read on later
+        assert len(shared) >= sum(map(len, fresh))
+        assert all(torch.equal(seen[0][text], other[text]) for text in shared)
 
 
 @needs_demo

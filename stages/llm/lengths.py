@@ -1,0 +1,87 @@
+"""How far to guess for each sequence of a batch, so that most tokens come out a second. Pure; knows no model.
+
+With luck a, the n-th guess for a sequence is right with probability a^n. A step of S sequences then gives S + Σ a^n
+tokens for T(S + rows) + the drafting, where the rows and the sum go over all guesses made, and a draft model computes
+the n-th guesses of all its sequences at once. The guesses are tried in the order of what they give for what they cost
+alone, and the best point in that order is taken: not the first at which one more does not pay, since costs have steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.llm.costs import Costs
+
+LEAST = 0.03
+"""Guesses less probable than that are not considered."""
+
+MARGIN = 1.03
+"""Guessing must give so many times what it gives without, for costs and luck are known only roughly."""
+
+
+HOPELESS = 0.5
+"""A guess that gives less than so much of the best speed, for what it costs alone, ends the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What can be guessed for a sequence: at most `most` tokens, each right with probability `luck` if all before are.
+
+    `drafted`: by the draft model, which needs `once_s` before the first (its share of catching up with the text).
+    """
+
+    luck: float
+    most: int
+    drafted: bool = False
+    once_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How far to guess for each bid, and what that is expected to give, in tokens a second; `plain` without guesses."""
+
+    lengths: list[int]
+    speed: float
+    plain: float
+
+
+def plan(bids: Sequence[Bid], model: Costs, draft: Costs | None, *, others: int = 0, margin: float = MARGIN) -> Plan:
+    """The best lengths for `bids` (one for each sequence), where the step computes `others` rows beside theirs."""
+    count = len(bids)
+    alone = draft.step(count, count) / count if draft and count else 0.0
+    row = (model.step(count, 4 * count + others) - model.step(count, count + others)) / max(1, 3 * count)
+    ranked = sorted(_guesses(bids, row, alone), reverse=True)
+    plain = best = count / model.step(count, count + others) if count else 0.0
+    tokens, extra_s, taken = float(count), 0.0, 0
+    beside: dict[int, int] = {}
+    for number, (worth, ahead, who, right) in enumerate(ranked, start=1):
+        if worth < HOPELESS * best:
+            break
+        tokens += right
+        if draft and bids[who].drafted:
+            before = beside.get(ahead, 0)
+            beside[ahead] = before + 1
+            extra_s += draft.step(before + 1, before + 1) - (draft.step(before, before) if before else 0.0)
+            extra_s += bids[who].once_s if ahead == 0 else 0.0
+        speed = tokens / (extra_s + model.step(count, count + others + number))
+        if speed > best and speed > margin * plain:
+            best, taken = speed, number
+    lengths = [0] * count
+    for _, _, who, _ in ranked[:taken]:
+        lengths[who] += 1
+    return Plan(lengths, best, plain)
+
+
+def _guesses(bids: Sequence[Bid], row: float, alone: float) -> list[tuple[float, int, int, float]]:
+    """Each guess that may be made: its worth, how far ahead it is, whose it is, how probably it is right."""
+    guesses = []
+    for who, bid in enumerate(bids):
+        price = row + (alone if bid.drafted else 0.0) + 1e-9
+        right = 1.0
+        for ahead in range(bid.most):
+            right *= bid.luck
+            if right < LEAST:
+                break
+            guesses.append((right / price, -ahead, who, right))
+    return guesses
