@@ -83,7 +83,6 @@ Rounds = Mapping[str, list[Round]]
 
 def play(contestant: Contestant, prompts: Sequence[Ids], tokens: int, streams: int) -> Round:
     """Let `contestant` answer `prompts`, `streams` at once."""
-    gc.collect()
     before = contestant.speculated()
     answers: list[Answer] = []
     began = time.perf_counter()
@@ -113,6 +112,7 @@ def contest(
     rounds: dict[str, list[Round]] = {contestant.name: [] for contestant in contestants}
     for number, asked in enumerate(prompts):
         first = number % len(contestants)
+        gc.collect()  # what one leaves behind is not another's to clear away
         for contestant in [*contestants[first:], *contestants[:first]]:
             rounds[contestant.name].append(play(contestant, asked, tokens, streams))
             step()
@@ -137,13 +137,14 @@ class Figures(NamedTuple):
     """What a contestant's rounds come to, times in milliseconds.
 
     `between` is from token to token, where those of a chunk share the time since the chunk before; `gaps` is from chunk
-    to chunk. `equal` answers of all are those of the contestant that is compared with, token for token.
+    to chunk; None where each answer came at once. `equal` answers of all are those of the contestant that is compared
+    with, token for token.
     """
 
     tokens_per_s: Middle
     first: Spread
-    between: Spread
-    gaps: Spread
+    between: Spread | None
+    gaps: Spread | None
     tokens_per_step: float
     acceptance: float | None
     equal: int
@@ -167,8 +168,8 @@ def figures(rounds: Sequence[Round], reference: Sequence[Round]) -> Figures:
     return Figures(
         tokens_per_s=middle(one.tokens_per_s for one in rounds),
         first=spread(1000 * answer[0].at for answer in answers),
-        between=spread(1000 * seconds / tokens for seconds, tokens in gaps for _ in range(tokens)),
-        gaps=spread(1000 * seconds for seconds, _ in gaps),
+        between=spread(1000 * seconds / tokens for seconds, tokens in gaps for _ in range(tokens)) if gaps else None,
+        gaps=spread(1000 * seconds for seconds, _ in gaps) if gaps else None,
         tokens_per_step=sum(len(chunk.ids) for answer in answers for chunk in answer) / steps,
         acceptance=right / guessed if guessed else None,
         equal=sum(tokens_of(one) == tokens_of(other) for one, other in zip(answers, expected, strict=True)),

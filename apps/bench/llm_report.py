@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from apps.bench.llm_contest import Figures, Middle, Rounds, Serves, figures, ratio
+from apps.bench.report import Spread
 
 OFF, DRAFT, NGRAM, AUTO = "penstock", "penstock, draft", "penstock, n-gram", "penstock, both"
 GENERATE, ASSISTED, LOOKUP = "generate", "assisted, draft", "assisted, lookup"
@@ -118,9 +119,12 @@ def times_table(title: str, width: Width) -> Table:
     columns = ("", "first p50", "p99", "between p50", "p99", "gap p50", "p99")
     drawn = _drawn(f"{title}, {streams(width.streams)}, in ms", columns)
     for name, one in width.figures.items():
-        times = [f"{at:.1f}" for times in (one.first, one.between, one.gaps) for at in (times.p50, times.p99)]
-        drawn.add_row(name, *times)
+        drawn.add_row(name, *(cell for times in (one.first, one.between, one.gaps) for cell in _cells(times)))
     return drawn
+
+
+def _cells(times: Spread | None) -> tuple[str, str]:
+    return ("", "") if times is None else (f"{times.p50:.1f}", f"{times.p99:.1f}")
 
 
 def _drawn(title: str, columns: Sequence[str]) -> Table:
