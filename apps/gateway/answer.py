@@ -11,7 +11,7 @@ from apps.gateway import events
 from apps.gateway.events import Event, Place
 from apps.gateway.items import Item
 from apps.gateway.items import answer as answer_item
-from pipeline.messages import Delta, Finished, Problem
+from pipeline.messages import Delta, Finished, Likelihood, Problem
 
 GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
 
@@ -27,6 +27,8 @@ class Running(msgspec.Struct, frozen=True, omit_defaults=True):
     opened: bool = False
     broken: bool = False
     text: str = ""
+    tokens: int = 0
+    likelihoods: tuple[Likelihood, ...] = ()
 
 
 class Answer:
@@ -50,6 +52,8 @@ class Answer:
         self._place = Place(self.id, "item_" + self.id.removeprefix("resp_"))
         self._texts: list[str] = []
         self._length = 0
+        self._tokens = 0
+        self._likelihoods: tuple[Likelihood, ...] = ()
 
     @classmethod
     def restored(cls, running: Running, now: float) -> Answer:
@@ -59,6 +63,7 @@ class Answer:
         answer.cancelled, answer.opened, answer.broken = running.cancelled, running.opened, running.broken
         answer.told = True
         answer._keep(running.text)
+        answer._tokens, answer._likelihoods = running.tokens, running.likelihoods
         return answer
 
     def running(self, now: float) -> Running:
@@ -72,6 +77,8 @@ class Answer:
             self.opened,
             self.broken,
             self.text,
+            self._tokens,
+            self._likelihoods,
         )
 
     @property
@@ -92,6 +99,7 @@ class Answer:
         """What of `piece` was not seen yet; where text before it is missing, the answer is broken."""
         if piece.at > self._length:
             self.broken = True
+        self._note(piece)
         return "" if self.broken else piece.text[self._length - piece.at :]
 
     def open(self, previous: str | None) -> list[Event]:
@@ -102,7 +110,14 @@ class Answer:
     def grow(self, text: str) -> Event:
         """The answer goes on."""
         self._keep(text)
-        return events.delta(self._place, text)
+        likelihoods, self._likelihoods = self._likelihoods, ()
+        return events.delta(self._place, text, likelihoods)
+
+    def _note(self, piece: Delta) -> None:
+        """Keep the likelihoods of `piece` that were not seen yet; they go out with the next text."""
+        known = self._tokens - (piece.index - len(piece.likelihoods))
+        self._likelihoods += piece.likelihoods[max(0, known) :]
+        self._tokens = max(self._tokens, piece.index)
 
     def _keep(self, text: str) -> None:
         self._texts.append(text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apps.gateway.refusal import INVALID, LIMITED, SERVER
-from pipeline.messages import Finished, Problem, Usage
+from pipeline.messages import Finished, Likelihood, Problem, Usage
 
 Event = dict[str, Any]
 
@@ -78,9 +78,19 @@ def opening(place: Place, previous: str | None, *, in_conversation: bool) -> lis
     ]
 
 
-def delta(place: Place, text: str) -> Event:
-    """A piece of the answer's text."""
-    return place.part("response.output_text.delta", delta=text)
+def delta(place: Place, text: str, likelihoods: Sequence[Likelihood] = ()) -> Event:
+    """A piece of the answer's text; with `logprobs`, in the shape of the Responses API, where they were asked for."""
+    more = {"logprobs": [_logprob(one) for one in likelihoods]} if likelihoods else {}
+    return place.part("response.output_text.delta", delta=text, **more)
+
+
+def _logprob(one: Likelihood) -> Event:
+    """A token with the likeliest ones in its place; `token` is text as far as its bytes are."""
+    return {**_token(one), "top_logprobs": [_token(other) for other in one.top]}
+
+
+def _token(one: Likelihood) -> Event:
+    return {"token": one.data.decode(errors="replace"), "id": one.id, "bytes": [*one.data], "logprob": one.logprob}
 
 
 def closing(place: Place, text: str, status: str, previous: str | None, *, in_conversation: bool) -> list[Event]:

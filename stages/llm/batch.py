@@ -19,7 +19,7 @@ from stages.llm.kv import PrefixPool, rounded
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
-from stages.llm.sampling import sample
+from stages.llm.sampling import sample, with_likelihoods
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import Speculation
 from stages.llm.stage import Run
@@ -257,7 +257,8 @@ class Batch:
                 continue
             end = at + work.sequence.logits
             if all(finite[at:end]):
-                outcomes.append((work.sequence, work.sequence.accept(chosen[at:end], self._model.eos)))
+                run = work.sequence.accept(chosen[at:end], self._model.eos)
+                outcomes.append((work.sequence, with_likelihoods(run, logits[at:end], work.sequence.sampling)))
             else:
                 outcomes.append((work.sequence, PenstockError("the model gave no finite logits")))
             at = end

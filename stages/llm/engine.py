@@ -25,6 +25,7 @@ from stages.llm.kv import PrefixPool
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
+from stages.llm.parameters import check_ids
 from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import MOST, Mode, Speculation
@@ -142,6 +143,7 @@ class TorchEngine:
             raise Overloaded("too many turns come at once", retry_after=SOONEST_S)
         if not 0 <= min(prompt.ids) <= max((*prompt.ids, *prompt.emitted)) < self._model.tokens:
             raise InvalidParameter("prompt", f"has token ids that {self._model.name!r} does not have")
+        check_ids(prompt.sampling, self._model.tokens, self._model.name)
         number = next(self._numbers)
         mailbox = self._mailboxes[number] = Mailbox()
         try:

@@ -26,8 +26,9 @@ class Mailbox:
         if isinstance(what, Exception):
             self._error, self.ended = what, True
         else:
-            ids = what.ids if self._run is None else self._run.ids + what.ids
-            self._run = Run(ids, what.finish, what.cached_tokens)
+            before = self._run or Run(())
+            likelihoods = before.likelihoods + what.likelihoods
+            self._run = Run(before.ids + what.ids, what.finish, what.cached_tokens, likelihoods)
             self.ended = what.finish is not None
         self._filled.set()
 

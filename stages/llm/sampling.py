@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.messages import Likelihood
+from pipeline.messages import Likelihood, Sampling
 from stages.llm.noise import gumbel
 from stages.llm.penalties import Shift, shifted
+from stages.llm.stage import Run
 
 SHORT = 256
 """So many of the likeliest tokens are looked at first; all of them only where more may be chosen."""
@@ -150,6 +152,13 @@ def _least(ordered: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
 def _from(scores: Tensor, values: Tensor, least: Tensor) -> Tensor:
     """`scores` where `values` are not below their row's `least`. What is no number stays, to be found out later."""
     return scores.masked_fill(values < least[:, None], float("-inf"))
+
+
+def with_likelihoods(run: Run, logits: Tensor, ask: Sampling) -> Run:
+    """`run` with the likelihoods of its ids, if they are asked for; `logits` are those it was chosen by."""
+    if ask.logprobs is None or not run.ids:
+        return run
+    return replace(run, likelihoods=likelihoods(logits, run.ids, ask.logprobs))
 
 
 def likelihoods(logits: Tensor, ids: Sequence[int], top: int) -> tuple[Likelihood, ...]:

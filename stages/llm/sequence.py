@@ -109,7 +109,7 @@ class Sequence:
         drafts, self.drafts = self.drafts, []
         self.computed = len(self.ids)
         for token, guess in zip(chosen, [*drafts, None], strict=True):
-            if token in eos:
+            if token in eos or token in self.sampling.stop_ids:
                 self.finish = "stop"
                 break
             new.append(token)
@@ -122,7 +122,7 @@ class Sequence:
         return Run(tuple(new), self.finish, self.cached)
 
     def _stops(self, token: int) -> bool:
-        return self._stop is not None and self._stop.feed(token)
+        return token in self.sampling.stop_ids or (self._stop is not None and self._stop.feed(token))
 
 
 class _StopWatch:

@@ -5,33 +5,35 @@ Knows nothing of Kafka, Redis, WebSockets or torch: an `Engine` continues the pr
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from math import isfinite
 from typing import Protocol
 
 import msgspec
 
-from pipeline.errors import EmptyTurn, InvalidParameter, PromptTooLong
-from pipeline.messages import Done, FinishReason, Message, Prompt, Sampling, Tokens, Usage
+from pipeline.errors import EmptyTurn, PromptTooLong
+from pipeline.messages import Done, FinishReason, Likelihood, Message, Prompt, Tokens, Usage
 from pipeline.stage import Stage, StopReason
 from pipeline.topics import PROMPTS, TOKENS
+from stages.llm.parameters import check
 
-LONGEST_STOP = 256
-"""Characters in a stop string."""
+MOST_LIKELIHOODS = 64
+"""Tokens of one message, where each has its likelihoods with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Token ids that follow those before; `finish` is set on an answer's last run, which may hold none.
 
-    `cached_tokens` of the prompt needed no computing; every run of an answer says so alike.
+    `cached_tokens` of the prompt needed no computing; every run of an answer says so alike. `likelihoods` are those of
+    `ids`, one for each, if they were asked for.
     """
 
     ids: tuple[int, ...]
     finish: FinishReason | None = None
     cached_tokens: int = 0
+    likelihoods: tuple[Likelihood, ...] = ()
 
 
 class Engine(Protocol):
@@ -72,29 +74,13 @@ class LLMStage:
         sent = len(prompt.emitted)
         async with aclosing(self._engine.generate(prompt)) as answer:
             async for run in answer:
-                if run.ids:
+                for ids, likelihoods in _pieces(run):
                     stop = prompt.sampling.stop if sent == 0 else ()
-                    yield Tokens(prompt.session, prompt.turn, index=sent, ids=run.ids, stop=stop)
-                    sent += len(run.ids)
+                    yield Tokens(prompt.session, prompt.turn, sent, ids, stop, likelihoods)
+                    sent += len(ids)
                 if run.finish is not None:
                     yield _done(prompt, run.finish, output=sent, cached=run.cached_tokens)
                     return
-
-
-def check(sampling: Sampling) -> None:
-    """Refuse what cannot be honoured.
-
-    Raises:
-        InvalidParameter: names the parameter, and says which values it can have.
-    """
-    if sampling.max_output_tokens < 1:
-        raise InvalidParameter("max_output_tokens", "must be at least 1")
-    if not (isfinite(sampling.temperature) and sampling.temperature >= 0):
-        raise InvalidParameter("temperature", "must be a number, 0 or more")
-    if not 0 < sampling.top_p <= 1:
-        raise InvalidParameter("top_p", "must be more than 0 and at most 1")
-    if any(not 0 < len(stop) <= LONGEST_STOP for stop in sampling.stop):
-        raise InvalidParameter("stop", f"each stop string must have 1 to {LONGEST_STOP} characters")
 
 
 def resume(prompt: Prompt, published: Sequence[Message]) -> Prompt | None:
@@ -122,6 +108,13 @@ def llm_stage(engine: Engine, *, max_prompt: int, concurrency: int = 256) -> Sta
         resume=resume,
         concurrency=concurrency,
     )
+
+
+def _pieces(run: Run) -> Iterator[tuple[tuple[int, ...], tuple[Likelihood, ...]]]:
+    """The ids of `run` with their likelihoods, in pieces of which each fits into a record and into a frame."""
+    size = MOST_LIKELIHOODS if run.likelihoods else max(1, len(run.ids))
+    for at in range(0, len(run.ids), size):
+        yield run.ids[at : at + size], run.likelihoods[at : at + size]
 
 
 def _known(prompt: Prompt, published: Sequence[Message]) -> tuple[int, ...]:

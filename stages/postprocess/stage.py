@@ -78,9 +78,13 @@ def _begun_before(message: Tokens | Done) -> bool:
 def _delta(message: Tokens, answer: Answer) -> Delta | None:
     """What `message` adds to the text that a client may see."""
     _check_gap(message, message.index, answer)
-    at = answer.length
-    text = answer.add(message.ids[answer.tokens - message.index :])
-    return Delta(message.session, message.turn, at=at, text=text, index=answer.index) if text else None
+    at, known = answer.length, answer.tokens - message.index
+    text = answer.add(message.ids[known:], message.likelihoods[known:])
+    return _piece(message, at, text, answer) if text else None
+
+
+def _piece(message: Message, at: int, text: str, answer: Answer) -> Delta:
+    return Delta(message.session, message.turn, at, text, answer.index, answer.likelihoods())
 
 
 def _end(done: Done, answer: Answer) -> list[Delta | Finished]:
@@ -90,7 +94,7 @@ def _end(done: Done, answer: Answer) -> list[Delta | Finished]:
     text = answer.finish()
     told: list[Delta | Finished] = []
     if text:
-        told.append(Delta(done.session, done.turn, at=at, text=text, index=answer.index))
+        told.append(_piece(done, at, text, answer))
     reason: FinishReason = "stop" if answer.stopped else done.reason
     told.append(
         Finished(

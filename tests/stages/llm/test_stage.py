@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import EmptyTurn, InvalidParameter, PenstockError, PromptTooLong
-from pipeline.messages import Done, Message, Prompt, Sampling, Tokens, Usage
+from pipeline.messages import Done, Grammar, Likelihood, Message, Prompt, Sampling, Tokens, Usage
 from pipeline.topics import PROMPTS, TOKENS
 from stages.llm.instant import InstantEngine
 from stages.llm.stage import LLMStage, Run, llm_stage, resume, stopped
@@ -76,6 +76,21 @@ async def test_closing_gives_the_answer_up() -> None:
         (make_prompt([1], top_p=0.0), InvalidParameter, "top_p"),
         (make_prompt([1], stop=("",)), InvalidParameter, "stop"),
         (make_prompt([1], stop=("x" * 1000,)), InvalidParameter, "stop"),
+        (make_prompt([1], top_k=-1), InvalidParameter, "top_k"),
+        (make_prompt([1], min_p=1.01), InvalidParameter, "min_p"),
+        (make_prompt([1], repetition_penalty=0.0), InvalidParameter, "repetition_penalty"),
+        (make_prompt([1], presence_penalty=float("inf")), InvalidParameter, "presence_penalty"),
+        (make_prompt([1], frequency_penalty=-2.5), InvalidParameter, "frequency_penalty"),
+        (make_prompt([1], logit_bias=((1, 101.0),)), InvalidParameter, "logit_bias"),
+        (make_prompt([1], logit_bias=((1, float("nan")),)), InvalidParameter, "logit_bias"),
+        (make_prompt([1], logit_bias=((1, 1.0), (1, 2.0))), InvalidParameter, "logit_bias"),
+        (make_prompt([1], logit_bias=tuple((n, 1.0) for n in range(301))), InvalidParameter, "logit_bias"),
+        (make_prompt([1], stop_ids=tuple(range(65))), InvalidParameter, "stop_ids"),
+        (make_prompt([1], logprobs=21), InvalidParameter, "logprobs"),
+        (make_prompt([1], speculation=-1), InvalidParameter, "speculation"),
+        (make_prompt([1], priority=10), InvalidParameter, "priority"),
+        (make_prompt([1], grammar=Grammar("regex", "")), InvalidParameter, "grammar"),
+        (make_prompt([1], grammar=Grammar("regex", "x" * 65537)), InvalidParameter, "grammar"),
     ],
 )
 async def test_refusals(prompt: Prompt, refusal: type[PenstockError], words: str) -> None:
@@ -141,3 +156,21 @@ def test_stage_reads_prompts_and_keeps_a_journal() -> None:
     assert (stage.name, stage.reads, stage.journal, stage.concurrency) == ("llm", PROMPTS, TOKENS, 3)
     assert stage.resume is resume
     assert Sampling() == make_prompt([1]).sampling
+
+
+async def test_likelihoods_go_out_with_their_tokens_in_pieces() -> None:
+    """Each token's likelihoods stand in the message that has the token, and no message has more than fits."""
+    likelihoods = tuple(Likelihood(token, -float(token)) for token in range(150))
+
+    class Sure:
+        async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
+            """All at once."""
+            yield Run(tuple(range(150)), "stop", 0, likelihoods)
+
+    async with aclosing(LLMStage(Sure(), max_prompt=10)(make_prompt([1], logprobs=0))) as stream:
+        messages = [message async for message in stream]
+
+    runs = [message for message in messages if isinstance(message, Tokens)]
+    assert tokens_of(messages) == list(range(150))
+    assert [len(run.ids) for run in runs] == [64, 64, 22]
+    assert all([one.id for one in run.likelihoods] == list(run.ids) for run in runs)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PenstockError
-from pipeline.messages import Delta, Done, Finished, FinishReason, Message, Tokens, Usage
+from pipeline.messages import Delta, Done, Finished, FinishReason, Likelihood, Message, Tokens, Usage
 from pipeline.stage import LATE, Stream
 from pipeline.topics import TOKENS
 from stages.detokenize import Vocabulary
@@ -159,3 +159,24 @@ def test_stage_ends_a_turn_with_its_done() -> None:
     assert (stage.name, stage.reads) == ("postprocess", TOKENS)
     assert stage.last(done(0))
     assert not stage.last(run([7]))
+
+
+@given(text=TEXT, stop=st.text("ab ", min_size=1, max_size=2), data=st.data())
+async def test_likelihoods_come_once_with_their_text(text: str, stop: str, data: st.DataObject) -> None:
+    """In whatever runs, each token that is wholly told has its likelihoods once, in order, spelt in bytes."""
+    ids = ids_of(text)
+    likelihoods = [Likelihood(token, -float(n), (Likelihood(token, -float(n)),)) for n, token in enumerate(ids)]
+    messages: list[Message] = [
+        Tokens("s", "t", one.index, one.ids, one.stop, tuple(likelihoods[one.index : one.index + len(one.ids)]))
+        for one in cut(ids, data, (stop,))
+        if isinstance(one, Tokens)
+    ]
+
+    *deltas, _ = await told(*messages, done(len(ids)))
+
+    said = [one for delta in deltas for one in delta.likelihoods]
+    assert [one.logprob for one in said] == [-float(n) for n in range(len(said))]
+    assert len(said) == (deltas[-1].index if deltas else 0)
+    assert all(one.data == one.top[0].data == VOCABULARY.bytes_of(one.id) for one in said)
+    for delta in deltas:
+        assert delta.likelihoods == () or delta.likelihoods[-1].logprob == -float(delta.index - 1)
