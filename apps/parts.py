@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -225,13 +225,12 @@ def _loaded(model: ModelSettings, tell: Tell) -> tuple[LoadedModel, LoadedModel 
     if threads := model.threads or (0 if model.name else DEMO_THREADS):
         torch.set_num_threads(threads)
     context = model.context or None
-    target = load_model(source(model), device=model.device, dtype=model.dtype, context=context, progress=tell)
+    how: dict[str, Any] = {"device": model.device, "dtype": model.dtype, "forward": model.forward}
+    target = load_model(source(model), **how, context=context, progress=tell)
     folder = draft_source(model)
     if folder is None:
         return target, None
-    draft = load_model(
-        folder, device=model.device, dtype=model.dtype, progress=lambda what, share: tell(f"draft: {what}", share)
-    )
+    draft = load_model(folder, **how, progress=lambda what, share: tell(f"draft: {what}", share))
     return target, draft
 
 

@@ -52,8 +52,12 @@ class ModelSettings:
     """The name by which clients may ask for it; none is its folder's or Hugging Face name."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU. `int8` rounds them to 8 bits:
+    a quarter of the memory, and not quite the same answers."""
+    forward: Literal["auto", "library"] = "auto"
+    """Whose code computes the model: `auto` takes the engine's own where it has some (Llama, Mistral, Qwen2, Qwen3),
+    which is faster for small models, `library` always transformers', for comparison."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Processor threads of the engine; 0 is one for the demo model, and for any other what torch chooses."""
     context: Annotated[int, Meta(ge=0)] = 0

@@ -1,7 +1,7 @@
 """Load a tokenizer, and say in plain words why it cannot be loaded. Shared by the stages; loads no weights.
 
-The library's `AutoTokenizer` imports torch, 650 MB that a process without a model has no use for. So the commonest kind,
-all of it in a tokenizer.json, is loaded without it.
+The library's `AutoTokenizer` imports torch, 650 MB that a process without a model has no use for. So the commonest
+kind, all of it in a tokenizer.json, is loaded without it.
 """
 
 from __future__ import annotations

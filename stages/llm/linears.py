@@ -1,17 +1,22 @@
-"""Faster products on the CPU: weights reordered once into the layout that oneDNN computes in.
+"""Linear layers as products that are fast on the CPU: weights reordered once into the layout that oneDNN computes in.
 
 A row's result is then the same bits in a product of any number of rows (measured: 8 shapes, 1 to 300 rows, float32),
 and a prompt is computed in less than half the time. The operators are torch's own but private, so they are tried out at
-start-up on each layer, and left alone if they are missing or say anything else than `linear`.
+start-up on each layer, and left alone if they are missing or say anything else than `linear`. `int8.py` has the
+products of integers.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from stages.llm import int8
 
 log = logging.getLogger(__name__)
 
@@ -20,43 +25,100 @@ MOST_BYTES = 1 << 30
 
 ROWS = 5
 
+Product = Callable[[Tensor], Tensor]
+"""What a linear layer does: [..., inputs] to [..., outputs]."""
+
+
+def layers(network: nn.Module) -> list[Any]:
+    """The linear layers of `network` that are as they came: those of torch, and the transposed ones of GPT-2."""
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (nn.Linear, Conv1D)
+    return [module for module in network.modules() if type(module) in kinds and "forward" not in vars(module)]
+
 
 def pack(network: nn.Module) -> bool:
     """Let the linear layers of `network` compute with reordered weights, if that is possible. Whether it is."""
-    layers = [module for module in network.modules() if type(module) is nn.Linear]
-    on_cpu = all(layer.weight.device.type == "cpu" for layer in layers)
-    if not layers or not on_cpu or sum(layer.weight.nbytes for layer in layers) > MOST_BYTES:
+    found = layers(network)
+    on_cpu = all(layer.weight.device.type == "cpu" for layer in found)
+    if not found or not on_cpu or not fits(network):
         return False
-    try:
-        with torch.inference_mode():
-            packed = [_packed(layer) for layer in layers]
-            if not all(_agrees(layer, forward) for layer, forward in zip(layers, packed, strict=True)):
-                return False
-    except (AttributeError, RuntimeError) as error:  # another torch, another processor
-        log.info("linear layers keep their weights as they are: %s", error)
+    products = [packed(*matrix(layer)) for layer in found]
+    if None in products:
         return False
-    for layer, forward in zip(layers, packed, strict=True):
-        layer.forward = forward  # type: ignore[method-assign]
+    for layer, product in zip(found, products, strict=True):
+        layer.forward = product
     return True
 
 
-def _packed(layer: nn.Linear) -> Any:
-    """A function that does what `layer` does."""
-    operators = torch.ops.mkldnn
-    weight: Tensor = operators._reorder_linear_weight(layer.weight.detach(), None)  # noqa: SLF001 - see above
-    bias: Tensor | None = getattr(layer, "bias", None)  # torch's types do not tell that it may be None
-    bias = bias.detach() if bias is not None else None
-    linear = operators._linear_pointwise  # noqa: SLF001
+def quantize(network: nn.Module) -> None:
+    """Let the linear layers of `network` compute with integers of 8 bits, and forget their weights."""
+    for layer in layers(network):
+        layer.forward = int8.quantized(*matrix(layer))
+        layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
 
-    def forward(rows: Tensor) -> Tensor:
-        result: Tensor = linear(rows, weight, bias, "none", [], "")
+
+def joined(parts: Sequence[Any]) -> Product:
+    """One product with the outputs of all `parts` behind each other, the fastest there is for their weights."""
+    quantized = [part.forward for part in parts if isinstance(part.forward, int8.Int8)]
+    if quantized:
+        return int8.joined(quantized)
+    weights, biases = zip(*map(matrix, parts), strict=True)
+    weight = torch.cat(weights) if len(parts) > 1 else weights[0]
+    bias = None
+    if any(part is not None for part in biases):
+        zeros = (weight.new_zeros(len(one)) for one in weights)
+        bias = torch.cat([zero if part is None else part for part, zero in zip(biases, zeros, strict=True)])
+    product = packed(weight, bias) if weight.device.type == "cpu" else None
+    if product is None and len(parts) > 1:  # computed as it is: one memory for both
+        for part, view in zip(parts, weight.split([len(one) for one in weights]), strict=True):
+            part.weight = nn.Parameter(view, requires_grad=False)
+    return product or plain(weight, bias)
+
+
+def fits(network: nn.Module) -> bool:
+    """Whether there may be a second copy of the linear layers' weights."""
+    held: int = sum(layer.weight.nbytes for layer in layers(network))
+    return held <= MOST_BYTES
+
+
+def matrix(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """The weights of a linear layer, [outputs, inputs], and its bias if it has one."""
+    weight = layer.weight.detach()
+    bias = getattr(layer, "bias", None)
+    return weight if isinstance(layer, nn.Linear) else weight.t(), None if bias is None else bias.detach()
+
+
+def plain(weight: Tensor, bias: Tensor | None) -> Product:
+    """The product as torch computes it."""
+    return lambda rows: linear(rows, weight, bias)
+
+
+def packed(weight: Tensor, bias: Tensor | None) -> Product | None:
+    """The product with reordered weights; None where that is not possible."""
+    try:
+        with torch.inference_mode():
+            product = _packed(weight, bias)
+            return product if _agrees(product, weight, bias) else None
+    except (AttributeError, RuntimeError) as error:  # another torch, another processor
+        log.info("linear layers keep their weights as they are: %s", error)
+        return None
+
+
+def _packed(weight: Tensor, bias: Tensor | None) -> Product:
+    operators = torch.ops.mkldnn
+    reordered: Tensor = operators._reorder_linear_weight(weight.contiguous(), None)  # noqa: SLF001 - see above
+    operator = operators._linear_pointwise.default  # noqa: SLF001
+
+    def product(rows: Tensor) -> Tensor:
+        result: Tensor = operator(rows, reordered, bias, "none", [], "")
         return result
 
-    return forward
+    return product
 
 
-def _agrees(layer: nn.Linear, forward: Any) -> bool:
-    rows = torch.linspace(-1, 1, ROWS * layer.in_features, dtype=layer.weight.dtype).view(1, ROWS, -1)
-    expected = nn.functional.linear(rows, layer.weight, layer.bias)
-    tolerance = 1e-4 if layer.weight.dtype == torch.float32 else 2e-2
-    return bool((forward(rows) - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1))
+def _agrees(product: Product, weight: Tensor, bias: Tensor | None) -> bool:
+    rows = torch.linspace(-1, 1, ROWS * weight.shape[1], dtype=weight.dtype).view(1, ROWS, -1)
+    expected = linear(rows, weight, bias)
+    tolerance = 1e-4 if weight.dtype == torch.float32 else 2e-2
+    return bool((product(rows) - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,16 @@ import torch
 
 from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
-from stages.llm import attention, checkpoint, linears, progress
+from stages.llm import attention, checkpoint, linears, progress, slim
 from stages.tokens import brief, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+log = logging.getLogger(__name__)
+
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Forward = Literal["auto", "library"]
 Progress = Callable[[str, float | None], None]
 """(what is being done, how much of it is done from 0 to 1, or None if nobody knows)."""
 
@@ -50,6 +54,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: DType = "auto",
+    forward: Forward = "auto",
     context: int | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
@@ -58,7 +63,9 @@ def load_model(
     Args:
         source: A folder is never looked for on the network.
         device: `auto` takes CUDA where there is one.
-        dtype: `auto` is float32 on the CPU, where results can be reproduced bit for bit, else the checkpoint's own.
+        dtype: `auto` is float32 on the CPU, else the checkpoint's own; `int8` rounds the weights of linear layers (and
+            on the CPU what they are multiplied with, all else there in float32).
+        forward: `library` leaves out the engine's own forward pass, which some kinds of models have (see `slim.py`).
         context: Fewer positions than the model has, to save memory.
         progress: Is told how far loading has come.
 
@@ -73,7 +80,8 @@ def load_model(
     tokenizer = load_tokenizer(folder)
     place = _device(source, device)
     network = _load(source, folder, _dtype(dtype, place), tell).to(place).eval()
-    linears.pack(network)
+    if dtype == "int8":
+        network = _quantized(network)
     tell("trying it out", None)
     model = LoadedModel(
         name=source,
@@ -84,14 +92,12 @@ def load_model(
         context=_context(source, network, context),
         eos=_eos(network, tokenizer),
         tokens=network.get_input_embeddings().weight.shape[0],
-        fingerprint=checkpoint.fingerprint(folder, files, str(network.dtype), attention.NAME),
+        fingerprint=checkpoint.fingerprint(folder, files, *_precision(network, dtype), attention.NAME),
     )
     _check_vocabulary(model)
     import transformers
 
-    from stages.llm.probe import probe
-
-    token_bytes, bits = probe(model)
+    token_bytes, bits = _tried(model, forward)
     revision = checkpoint.revision(model.fingerprint, files, bits, torch.__version__, transformers.__version__)
     model = replace(model, token_bytes=token_bytes, revision=revision)
     tell("ready", 1.0)
@@ -113,7 +119,38 @@ def _device(source: str, device: str) -> torch.device:
 def _dtype(dtype: DType, device: torch.device) -> torch.dtype | Literal["auto"]:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
+    if dtype == "int8":
+        return "auto"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def _quantized(network: Any) -> Any:
+    """The network with weights of 8 bits, and on the CPU all else in float32, in which small operations are fastest."""
+    linears.quantize(network)
+    return network.float() if network.device.type == "cpu" else network
+
+
+def _precision(network: Any, dtype: DType) -> list[str]:
+    """What tells the numbers it computes with from others."""
+    return [str(network.dtype), *(["int8"] if dtype == "int8" else [])]
+
+
+def _tried(model: LoadedModel, forward: Forward) -> tuple[int, str]:
+    """Try `model` out with the fastest forward pass it has; see `probe`."""
+    from stages.llm.probe import probe
+
+    network = model.network
+    if forward == "auto" and slim.known(network) and linears.fits(network):
+        own = network.config._attn_implementation  # noqa: SLF001 - has no public name
+        slim.install(network, model.context)
+        try:
+            return probe(model)
+        except ModelLoadError as error:
+            log.warning("%s is computed by the library's forward pass: %s", model.name, error)
+            slim.remove(network)
+            network.set_attn_implementation(own)
+    linears.pack(network)
+    return probe(model)
 
 
 def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell: Progress) -> Any:
