@@ -7,12 +7,13 @@ answer one after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 from apps.bench.llm_contest import Contestant, Ids, contest
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from stages.llm.model import LoadedModel
 
 PairName = Literal["demo", "large"]
-DTypeName = Literal["bfloat16", "float32"]
+DTypeName = Literal["bfloat16", "float32", "int8"]
 Peers = Literal["transformers", "llama.cpp"]
 
 Name = TypeVar("Name", bound=str)
@@ -44,7 +45,7 @@ AGREEMENT = 0.8
 SEED = 2026
 CONTEXT = {"demo": 320, "large": 1280}
 """Tokens that prompt and answer have together at most."""
-GGUF: dict[DTypeName, Precision] = {"bfloat16": "BF16", "float32": "F32"}
+GGUF: Mapping[DTypeName, Precision] = MappingProxyType({"bfloat16": "BF16", "float32": "F32", "int8": "Q8_0"})
 
 LEGEND = (
     "first: from the request; between: from token to token, where a chunk's tokens share its time; gap: between chunks",
@@ -161,10 +162,10 @@ def measured(pair: Pair, plan: Plan, step: Callable[[], None]) -> Iterator[Width
     prompts = prompts_of(pair, models[0], plan.tokens)
     with TemporaryDirectory() as folder:
         for width in plan.widths:
-            asked = [list(islice(prompts, max(width, LEAST_PROMPTS))) for _ in range(plan.rounds)]
+            warm, *asked = [list(islice(prompts, max(width, LEAST_PROMPTS))) for _ in range(plan.rounds + 1)]
             with ExitStack() as stack:
                 contestants = cast(pair, models, plan, width, Path(folder), stack)
-                rounds = contest(contestants, asked, tokens=plan.tokens, streams=width, step=step)
+                rounds = contest(contestants, asked, warm=warm, tokens=plan.tokens, streams=width, step=step)
                 yield Width(width, rounds, {one.name: one.serves for one in contestants})
     torch.set_num_threads(before)
 
@@ -191,7 +192,7 @@ def cast(
     contestants: list[Contestant] = [*our_contestants(target, draft, streams=width)]
     if "transformers" in plan.peers:
         contestants += transformers_contestants(
-            str(pair.target), str(pair.draft), target.network.dtype, streams=width, context=context
+            str(pair.target), str(pair.draft), plan.dtype, streams=width, context=context
         )
     if "llama.cpp" in plan.peers and installed():
         from apps.bench.llm_llama import llama_contestants

@@ -18,7 +18,7 @@ Ids = tuple[int, ...]
 Serves = Literal["continuous batch", "padded batch", "one after another"]
 """What becomes of several prompts at once."""
 
-WARM_TOKENS, WARM_PROMPT = 8, 64
+WARM_TOKENS = 16
 
 
 class Chunk(NamedTuple):
@@ -99,16 +99,14 @@ def contest(
     contestants: Sequence[Contestant],
     prompts: Sequence[Sequence[Ids]],
     *,
+    warm: Sequence[Ids],
     tokens: int,
     streams: int,
     step: Callable[[], None] = lambda: None,
 ) -> Rounds:
-    """One round for each of `prompts`; who begins changes from round to round. First all warm up, uncounted.
-
-    They warm up on the beginnings of the first round's prompts turned round: no cache of prompts knows a counted one.
-    """
+    """One round for each of `prompts`; who begins changes from round to round. First all answer `warm`, uncounted."""
     for contestant in contestants:
-        contestant.answer([ids[:WARM_PROMPT][::-1] for ids in prompts[0][:streams]], min(WARM_TOKENS, tokens))
+        play(contestant, warm, min(WARM_TOKENS, tokens), streams)
     rounds: dict[str, list[Round]] = {contestant.name: [] for contestant in contestants}
     for number, asked in enumerate(prompts):
         first = number % len(contestants)

@@ -197,14 +197,12 @@ def _drafting(path: Path, **options: Any) -> Callable[[NDArray[np.intc]], NDArra
     return propose
 
 
-def llama_contestants(
-    target: Path, draft: Path | None, *, streams: int, context: int, threads: int
-) -> list[Contestant]:
+def llama_contestants(target: Path, draft: Path, *, streams: int, context: int, threads: int) -> list[Contestant]:
     """llama.cpp on the GGUF files `target` and `draft`."""
     options = {"context": context, "threads": threads}
-    contestants: list[Contestant] = [LlamaCpp(target, streams=streams, context=context, threads=threads)]
-    if draft is not None:
-        propose = _drafting(draft, **options)
-        contestants.append(LlamaCppSpeculative(LLAMA_DRAFT, target, propose, **options))
     lookup = LlamaPromptLookupDecoding(num_pred_tokens=LOOKUP_TOKENS)
-    return [*contestants, LlamaCppSpeculative(LLAMA_LOOKUP, target, lookup, **options)]
+    return [
+        LlamaCpp(target, streams=streams, context=context, threads=threads),
+        LlamaCppSpeculative(LLAMA_DRAFT, target, _drafting(draft, **options), **options),
+        LlamaCppSpeculative(LLAMA_LOOKUP, target, lookup, **options),
+    ]

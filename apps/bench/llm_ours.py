@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Literal, get_args
-
-import msgspec
+from types import MappingProxyType
 
 from apps.bench.llm_contest import Answer, Chunk, Ids, Serves, Speculated
-from apps.bench.llm_report import DRAFT, OFF
+from apps.bench.llm_report import AUTO, DRAFT, NGRAM, OFF
 from pipeline.messages import Prompt, Sampling
 from stages.llm.engine import TorchEngine
 from stages.llm.model import LoadedModel
+from stages.llm.speculation import Mode
 
-Guessing = Literal["penstock", "penstock, draft"]
-KINDS: tuple[Guessing, ...] = get_args(Guessing)
+MODES: Mapping[str, Mode] = MappingProxyType({OFF: "off", DRAFT: "draft", NGRAM: "ngram", AUTO: "auto"})
+WITH_DRAFT = (DRAFT, AUTO)
 QUEUE = 256
 WAIT_S = 3600.0
 KV_BYTES = 1 << 30
@@ -29,19 +28,19 @@ class Ours:
 
     serves: Serves = "continuous batch"
 
-    def __init__(self, guessing: Guessing, model: LoadedModel, draft: LoadedModel | None, *, streams: int) -> None:
-        self.name = guessing
+    def __init__(self, name: str, model: LoadedModel, draft: LoadedModel, *, streams: int) -> None:
+        self.name = name
         self._runner = asyncio.Runner()
         self._engine = TorchEngine(
             replace(model, eos=frozenset()),
-            draft=replace(draft, eos=frozenset()) if draft and guessing == DRAFT else None,
+            draft=replace(draft, eos=frozenset()) if name in WITH_DRAFT else None,
+            speculation=MODES[name],
             most=streams,
             queue=QUEUE,
             max_wait_s=WAIT_S,
             kv_bytes=KV_BYTES,
             prefix_bytes=0,
         )
-        self._sampling = Sampling(speculation=0 if guessing == OFF else None)
         self._turns = 0
         self._runner.run(self._engine.__aenter__())
 
@@ -58,7 +57,7 @@ class Ours:
     async def _one(self, ids: Ids, tokens: int, began: float) -> Answer:
         self._turns += 1
         turn = f"turn-{self._turns}"
-        prompt = Prompt(turn, turn, ids, msgspec.structs.replace(self._sampling, max_output_tokens=tokens))
+        prompt = Prompt(turn, turn, ids, Sampling(max_output_tokens=tokens))
         answer: Answer = []
         async with aclosing(self._engine.generate(prompt)) as runs:
             async for run in runs:
@@ -76,7 +75,6 @@ class Ours:
         self._runner.close()
 
 
-def our_contestants(model: LoadedModel, draft: LoadedModel | None, *, streams: int) -> list[Ours]:
-    """Our engine with each way of guessing that these models allow."""
-    kinds = KINDS if draft else [kind for kind in KINDS if kind != DRAFT]
-    return [Ours(kind, model, draft, streams=streams) for kind in kinds]
+def our_contestants(model: LoadedModel, draft: LoadedModel, *, streams: int) -> list[Ours]:
+    """Our engine with each way of guessing."""
+    return [Ours(name, model, draft, streams=streams) for name in MODES]

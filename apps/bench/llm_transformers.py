@@ -186,15 +186,15 @@ def _answer(result: Any, began: float) -> Answer:
     return [Chunk(at - began, (token,)) for at, token in zip(times, result.generated_tokens, strict=True)]
 
 
-def transformers_contestants(
-    target: str, draft: str | None, dtype: torch.dtype, *, streams: int, context: int
-) -> list[Contestant]:
-    """All that transformers offers, on the model in the folder `target`."""
+def transformers_contestants(target: str, draft: str, dtype: str, *, streams: int, context: int) -> list[Contestant]:
+    """All that transformers offers, on the model in the folder `target`; for int8 it has bfloat16 to offer."""
     quieten()
-    plain = network(target, dtype)
-    contestants: list[Contestant] = [Generate(GENERATE, plain)]
-    if draft is not None:
-        contestants.append(Generate(ASSISTED, plain, assistant_model=network(draft, dtype)))
-    contestants.append(Generate(LOOKUP, plain, prompt_lookup_num_tokens=LOOKUP_TOKENS))
-    paged = network(target, dtype)  # its attention is set for the whole network
-    return [*contestants, ContinuousBatching(paged, streams=streams, context=context)]
+    precision = torch.float32 if dtype == "float32" else torch.bfloat16
+    plain = network(target, precision)
+    paged = network(target, precision)  # its attention is set for the whole network
+    return [
+        Generate(GENERATE, plain),
+        Generate(ASSISTED, plain, assistant_model=network(draft, precision)),
+        Generate(LOOKUP, plain, prompt_lookup_num_tokens=LOOKUP_TOKENS),
+        ContinuousBatching(paged, streams=streams, context=context),
+    ]

@@ -160,7 +160,7 @@ def llm(
     threads: Annotated[
         int, typer.Option(min=0, help="Of each contestant.", show_default="1 for demo, all for large")
     ] = 0,
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float32 or int8.")] = "bfloat16",
     json: Json = None,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the speeds into this file.")] = None,
 ) -> None:

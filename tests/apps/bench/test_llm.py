@@ -38,6 +38,12 @@ from apps.bench.llm_report import (
 from pipeline.errors import SettingsError
 
 
+@pytest.fixture(autouse=True)
+def _no_clearing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clearing away takes long in a process with large libraries, and there is nothing to clear here."""
+    monkeypatch.setattr(llm_contest.gc, "collect", lambda: 0)
+
+
 class Fake:
     """Says 1, 2, 3 … in chunks of two, one every 10 ms; keeps what it was asked."""
 
@@ -71,17 +77,17 @@ def test_who_begins_changes_from_round_to_round() -> None:
     """What the machine does meanwhile must hit all alike; the warm-up comes first and is in nobody's rounds."""
     diary: list[str] = []
     both = [Fake("a", diary), Fake("b", diary)]
-    rounds = contest(both, [[(5, 6, 7)], [(8, 9)]], tokens=20, streams=1)
+    rounds = contest(both, [[(5, 6, 7)], [(8, 9)]], warm=[(1, 2)], tokens=20, streams=1)
     assert diary == ["a", "b", "a", "b", "b", "a"]
     assert [len(rounds[name]) for name in "ab"] == [2, 2]
-    assert both[0].asked[0] == ([(7, 6, 5)], llm_contest.WARM_TOKENS)
+    assert both[0].asked[0] == ([(1, 2)], llm_contest.WARM_TOKENS)
     assert both[0].asked[1:] == [([(5, 6, 7)], 20), ([(8, 9)], 20)]
 
 
 def test_as_many_prompts_at_once_as_there_are_streams() -> None:
     """The next are asked when all have been answered."""
     fake = Fake("a", [])
-    contest([fake], [[(1,), (2,), (3,)]], tokens=2, streams=2)
+    contest([fake], [[(1,), (2,), (3,)]], warm=[(9,)], tokens=2, streams=2)
     assert [prompts for prompts, _ in fake.asked[1:]] == [[(1,), (2,)], [(3,)]]
 
 
