@@ -4,6 +4,7 @@
     ├── TurnRejected           a refusal: goes to the client at once, never retried
     │   ├── EmptyTurn
     │   ├── PromptTooLong
+    │   ├── TooFewBlocks
     │   ├── UnknownModel
     │   ├── InvalidParameter
     │   └── Overloaded
@@ -56,6 +57,19 @@ class PromptTooLong(TurnRejected):
 
     def __init__(self, *, got: int, limit: int) -> None:
         super().__init__(f"the prompt has {got} tokens, but at most {limit} fit into the model's context; shorten it")
+        self.got, self.limit = got, limit
+
+
+class TooFewBlocks(TurnRejected):
+    """A prompt of `got` tokens where there is memory for the keys and values of at most `limit`."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, *, got: int, limit: int) -> None:
+        super().__init__(
+            f"the prompt has {got} tokens, but there is memory for the keys and values of only {limit}; "
+            "shorten it, or set model.kv_mb higher"
+        )
         self.got, self.limit = got, limit
 
 

@@ -58,7 +58,6 @@ class DiskCache:
         self.on = False
         """Whether anything is read or written."""
         self._folder = Folder(folder, limit)
-        self._device = model.device
         self._fingerprint = kvfile.fingerprint([model.revision, draft.revision if draft else ""])
         self._token_s, self._byte_s = 0.0, BYTE_S
         self._waiting: OrderedDict[str, Kept] = OrderedDict()
@@ -96,8 +95,8 @@ class DiskCache:
         """Write `kept` soon, unless too much is waiting."""
         with self._more:
             self._waiting.pop(scope, None)
-            waiting = sum(other.kv.bytes for other in self._waiting.values())
-            if waiting and waiting + kept.kv.bytes > WAITING_BYTES:
+            waiting = sum(other.bytes for other in self._waiting.values())
+            if waiting and waiting + kept.bytes > WAITING_BYTES:
                 self.counts.lost += 1
             else:
                 self._add(scope, kept)
@@ -108,15 +107,19 @@ class DiskCache:
             for scope, kept in last:
                 self._add(scope, kept)
 
-    def take(self, scope: str, ids: Sequence[int]) -> Kept | None:
-        """What was last kept of the scope, if it is still waiting, or if reading it pays."""
+    def take(self, scope: str, ids: Sequence[int], known: int = 0) -> Kept | None:
+        """What was last kept of the scope, if it is still waiting or reading it pays; `known` ids are not needed."""
+        if len(ids) - known <= LEAST:  # the usual next turn, whose session is still in memory
+            return None
         name = self._name(scope)
         with self._more:
-            kept = self._waiting.pop(scope, None)
+            kept = self._waiting.get(scope)
+            if kept is not None and common(kept.ids, ids[:-1]) > known:
+                return self._waiting.pop(scope)
         if kept is not None or name not in self._folder:
-            return kept
+            return None
         try:
-            return self._read(name, ids)
+            return self._read(name, ids, known)
         except FileNotFoundError:  # another process has dropped it
             self._folder.remove(name)
         except (OSError, kvfile.Damaged) as error:
@@ -129,7 +132,7 @@ class DiskCache:
         return None
 
     def _add(self, scope: str, kept: Kept) -> None:
-        tokens, size = len(kept.ids), kept.kv.bytes
+        tokens, size = len(kept.ids), kept.bytes
         if self.on and tokens >= LEAST and size <= self._folder.limit and self._pays(tokens, size):
             self._waiting[scope] = kept
             self._more.notify()
@@ -141,17 +144,17 @@ class DiskCache:
         self._byte_s *= FORGETTING
         return False
 
-    def _read(self, name: str, ids: Sequence[int]) -> Kept | None:
+    def _read(self, name: str, ids: Sequence[int], known: int) -> Kept | None:
         began = time.perf_counter()
         with (self._folder.path / name).open("rb") as file:
             stored = kvfile.Stored(file, self._fingerprint)
             shared = common(stored.ids, ids[:-1])
-            if shared < LEAST or not self._pays(shared, stored.size):
+            if shared - known < LEAST or not self._pays(shared - known, stored.size):
                 return None
-            kept = Kept(stored.ids, stored.load(self._device))
+            kept = stored.load()
         self._byte_s += SMOOTHING * ((time.perf_counter() - began) / stored.size - self._byte_s)
         self.counts.hits += 1
-        self.counts.loaded_tokens += shared
+        self.counts.loaded_tokens += shared - known
         self.counts.loaded_bytes += stored.size
         self._folder.use(name)
         return kept

@@ -1,8 +1,8 @@
 """A smaller model that guesses ahead of the target.
 
 It draws with the same noise as the target and from logits treated alike (see `Sequence.choice`), so that it guesses
-right also where the choice is by chance. Its keys and values follow what was accepted: `kv.drafted` says how many of
-the tokens it has computed. When to guess, and how far, is decided elsewhere (`speculation.py`).
+right also where the choice is by chance. Its keys and values follow what was accepted: `table.drafted` says how many
+of the tokens it has computed. When to guess, and how far, is decided elsewhere (`speculation.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipeline.errors import ModelLoadError
+from stages.llm.blocks import BlockTable
 from stages.llm.costs import Costs
 from stages.llm.forward import Work, forward
-from stages.llm.kv import SequenceKV
 from stages.llm.model import LoadedModel
 from stages.llm.sampling import Choice, sample
 from stages.llm.sequence import Sequence
@@ -96,16 +96,19 @@ class View:
         self._ids = ids
 
     @property
-    def kv(self) -> SequenceKV:
-        """The draft's own, kept with the target's."""
-        if self.sequence.kv.draft is None:
-            self.sequence.kv.draft = SequenceKV(self.sequence.most)
-        return self.sequence.kv.draft
+    def table(self) -> BlockTable:
+        """The draft uses the same numbers of blocks as the target, in a store of its own."""
+        return self.sequence.table
+
+    @property
+    def store(self) -> Tensor:
+        """The draft's keys and values."""
+        return self.sequence.table.pool.draft
 
     @property
     def computed(self) -> int:
         """Tokens the draft has computed."""
-        return self.sequence.kv.drafted
+        return self.sequence.table.drafted
 
     @property
     def pending(self) -> int:
@@ -129,12 +132,13 @@ class View:
 
     def advance(self, count: int) -> None:
         """`count` more are computed."""
-        self.sequence.kv.drafted += count
+        self.sequence.table.drafted += count
 
     def goes_on(self, count: int, eos: frozenset[int]) -> bool:
-        """Whether there is more to guess, of `count` altogether."""
+        """Whether there is more to guess, of `count` altogether, and memory for it."""
         drafts = self.sequence.drafts
-        return len(drafts) < count and drafts[-1] not in eos
+        known = len(self.sequence.ids) + len(drafts)
+        return len(drafts) < count and drafts[-1] not in eos and self.sequence.reserve(known)
 
 
 def check_tokens(model: LoadedModel, draft: LoadedModel) -> None:

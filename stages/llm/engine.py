@@ -19,14 +19,16 @@ from typing import NamedTuple, Self
 from pipeline import request
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
 from pipeline.messages import Prompt
-from stages.llm.batch import SOONEST_S, Batch, Counts, Outcome
+from stages.llm.batch import Batch
+from stages.llm.blocks import BlockPool
 from stages.llm.disk import LEAST, DiskCache
-from stages.llm.kv import PrefixPool
+from stages.llm.kv import blocks_for
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.parameters import check_ids
 from stages.llm.rates import Rates
+from stages.llm.scheduler import SOONEST_S, Counts, Outcome
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import MOST, Mode, Speculation
 from stages.llm.stage import Run
@@ -41,8 +43,8 @@ Order = Sequence | int | None
 class State(NamedTuple):
     """What an engine is doing, and has done since its start.
 
-    Sequences that run and that wait, tokens a second with all places taken, bytes that are kept for sessions' next
-    turns, and when a place came free last, in seconds since 1970.
+    Sequences that run and that wait, tokens a second with all places taken, bytes that are kept though no sequence uses
+    them, and when a place came free last, in seconds since 1970.
     """
 
     running: int
@@ -63,11 +65,13 @@ class TorchEngine:
         speculation: Who guesses: see `Speculation`.
         ahead: How far at most, in one step.
         most: Sequences that are computed together.
-        kv_bytes: Memory for the keys and values of running sequences; those without room wait.
+        kv_bytes: Memory for the keys and values of running sequences; those without room wait. No more is taken than
+            so many sequences can need.
         queue: Prompts that wait for a place; more are refused, those of whom has the most waiting first.
         max_wait_s: How long a prompt may wait for a place; one that would wait longer is refused at once, and
             so is one that would begin only after its request's deadline.
-        prefix_bytes: Memory for what finished turns leave to their sessions' next.
+        prefix_bytes: Further memory, for what finished turns leave to later ones of their tenants, which is kept in
+            all that nobody uses. Without any nothing is kept.
         disk: Where that goes for which there is no memory, and all of it at the end. Belongs to the engine.
         pace: How much of a prompt a step computes.
         close_s: How long to wait for the step in progress at the end.
@@ -99,12 +103,11 @@ class TorchEngine:
         self._rates = Rates(most)
         self._batch = Batch(
             model,
+            _pool(model, draft, most, kv_bytes, prefix_bytes, disk),
             most=most,
             queue=queue,
-            kv_bytes=kv_bytes,
             pace=pace or Pace(),
             rates=self._rates,
-            prefixes=PrefixPool(prefix_bytes, disk),
             speculation=self._speculation,
         )
         self._orders: SimpleQueue[Order] = SimpleQueue()
@@ -178,11 +181,11 @@ class TorchEngine:
         batch, rates = self._batch, self._rates
         return State(
             running=len(batch.running),
-            waiting=len(batch.waiting),
+            waiting=batch.waiting,
             prompt_tokens_per_s=1 / rates.prompt_s,
             output_tokens_per_s=1 / rates.output_s,
-            prefix_bytes=batch.prefixes.bytes,
-            released_timestamp_seconds=batch.released_at,
+            prefix_bytes=batch.pool.cached_bytes,
+            released_timestamp_seconds=batch.scheduler.released_at,
             counts=batch.counts,
         )
 
@@ -246,3 +249,19 @@ class TorchEngine:
         self.alive = False
         for mailbox in self._mailboxes.values():
             mailbox.put(EngineUnavailable(why))
+
+
+def _pool(
+    model: LoadedModel, draft: LoadedModel | None, most: int, kv_bytes: int, prefix_bytes: int, disk: DiskCache | None
+) -> BlockPool:
+    """Memory for `most` sequences at a time, as far as it goes, and for what they leave; a block at least."""
+    block = model.kv.block_bytes + (draft.kv.block_bytes if draft else 0)
+    running = min(kv_bytes // block, most * blocks_for(model.context))
+    return BlockPool(
+        max(1, running + prefix_bytes // block),
+        model.kv,
+        draft=draft.kv if draft else None,
+        fingerprint=model.fingerprint,
+        keep=prefix_bytes > 0,
+        below=disk,
+    )

@@ -1,11 +1,13 @@
 """Whose turn it is: waiting sequences, by tenant and within a tenant by session, each of which gets an equal share.
 
 Fair queueing by virtual time: who has had the least of the model's time goes next. Whoever comes after a pause begins
-where the one stands who went last, so that nobody saves up. Knows no model: a sequence's `cost` is given.
+where the one stands who went last, so that nobody saves up. Those of a higher priority go first, but who waits rises,
+so that nobody starves. Knows no model: a sequence's `cost` is given.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 
@@ -14,6 +16,9 @@ from stages.llm.sequence import Sequence
 REMEMBERED = 1000
 """Tenants, and sessions of each, of which it is known what they had."""
 
+AGEING_S = 4.0
+"""Seconds of waiting after which a sequence counts as one of the next higher priority."""
+
 
 class Shares:
     """How much each of some rivals has had, in seconds of the model's time."""
@@ -21,6 +26,9 @@ class Shares:
     def __init__(self) -> None:
         self._had: OrderedDict[str, float] = OrderedDict()
         self._level = 0.0
+
+    def __len__(self) -> int:
+        return len(self._had)
 
     def had(self, name: str) -> float:
         """What `name` has had; who comes anew counts as the one who went last."""
@@ -44,77 +52,84 @@ class Shares:
 
 
 class _Line:
-    """The waiting sequences of one tenant, by session."""
+    """The waiting sequences of one tenant, by priority and session."""
 
     def __init__(self) -> None:
         self.shares = Shares()
-        self.sessions: dict[str, deque[Sequence]] = {}
+        self.classes: dict[int, dict[str, deque[Sequence]]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self.sessions.values()))
+        return sum(len(waiting) for sessions in self.classes.values() for waiting in sessions.values())
 
     def __iter__(self) -> Iterator[Sequence]:
-        for waiting in self.sessions.values():
-            yield from waiting
+        for sessions in self.classes.values():
+            for waiting in sessions.values():
+                yield from waiting
 
     def add(self, sequence: Sequence) -> None:
-        if sequence.scope not in self.sessions:
-            self.sessions[sequence.scope] = deque()
+        sessions = self.classes.setdefault(sequence.sampling.priority, {})
+        if sequence.scope not in sessions:
+            sessions[sequence.scope] = deque()
             self.shares.join(sequence.scope)
-        self.sessions[sequence.scope].append(sequence)
+        sessions[sequence.scope].append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        waiting = self.sessions[sequence.scope]
-        waiting.remove(sequence)
-        if not waiting:
-            del self.sessions[sequence.scope]
+        sessions = self.classes[sequence.sampling.priority]
+        sessions[sequence.scope].remove(sequence)
+        if not sessions[sequence.scope]:
+            del sessions[sequence.scope]
+        if not sessions:
+            del self.classes[sequence.sampling.priority]
 
     @property
-    def head(self) -> Sequence:
-        return self.sessions[min(self.sessions, key=self.shares.had)][0]
+    def heads(self) -> list[Sequence]:
+        """Who is next of each priority."""
+        return [sessions[min(sessions, key=self.shares.had)][0] for sessions in self.classes.values()]
 
     @property
     def last(self) -> Sequence:
-        """The latest of the session that has the most; of several such, the one that began to wait last."""
-        return max(reversed(self.sessions.values()), key=len)[-1]
+        """Of the lowest priority, the latest of the session that has the most, or of such that began to wait last."""
+        return max(reversed(self.classes[min(self.classes)].values()), key=len)[-1]
 
     def before(self, sequence: Sequence) -> float:
-        own = sum(other.cost for other in self.sessions.get(sequence.scope, ()))
-        backlogs = {name: sum(other.cost for other in waiting) for name, waiting in self.sessions.items()}
+        sessions = self.classes.get(sequence.sampling.priority, {})
+        own = sum(other.cost for other in sessions.get(sequence.scope, ()))
+        backlogs = {name: sum(other.cost for other in waiting) for name, waiting in sessions.items()}
         return before(self.shares, sequence.scope, own, backlogs)
+
+    def cost(self, priority: int) -> float:
+        """Of all its sequences of that priority."""
+        return sum(other.cost for waiting in self.classes.get(priority, {}).values() for other in waiting)
 
 
 class FairQueue:
-    """Sequences that wait. Those that another worker had begun go before all others."""
+    """Sequences that wait. Those that had a place, or that another worker had begun, go before all others."""
 
     def __init__(self) -> None:
+        self._resumed: deque[Sequence] = deque()
         self._begun: deque[Sequence] = deque()
         self._shares = Shares()
         self._lines: OrderedDict[str, _Line] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._begun) + sum(map(len, self._lines.values()))
+        return len(self._resumed) + len(self._begun) + sum(map(len, self._lines.values()))
 
     def __iter__(self) -> Iterator[Sequence]:
+        yield from self._resumed
         yield from self._begun
         for line in self._lines.values():
             yield from line
 
-    @property
-    def tenants(self) -> list[str]:
-        """Those with sequences that wait."""
-        return [name for name, line in self._lines.items() if line.sessions]
-
     def add(self, sequence: Sequence, most: int) -> Sequence | None:
         """Let `sequence` wait; gives the one that must go where more than `most` would, which may be itself.
 
-        That is the latest of the tenant that has the most waiting.
+        That is the latest of the lowest priority of the tenant that has the most waiting.
         """
         if sequence.begun:
             self._begun.append(sequence)
             return None
         line = self._line(sequence.tenant)
-        if not line.sessions:
+        if not len(line):
             self._shares.join(sequence.tenant)
         line.add(sequence)
         if len(self) <= most:
@@ -123,28 +138,43 @@ class FairQueue:
         self.remove(last)
         return last
 
+    def back(self, sequence: Sequence) -> None:
+        """`sequence` had to give its place up: it goes before those that gave theirs up earlier, and all others."""
+        self._resumed.appendleft(sequence)
+
     def remove(self, sequence: Sequence) -> None:
         """`sequence` waits no more."""
-        if sequence in self._begun:
-            self._begun.remove(sequence)
-        else:
-            self._lines[sequence.tenant].remove(sequence)
+        for waiting in (self._resumed, self._begun):
+            if sequence in waiting:
+                waiting.remove(sequence)
+                return
+        self._lines[sequence.tenant].remove(sequence)
 
     @property
     def heads(self) -> list[Sequence]:
-        """Whose turn it is, and of each other tenant who would be next."""
-        return [*self._begun, *(self._lines[tenant].head for tenant in sorted(self.tenants, key=self._shares.had))]
+        """Whose turn it is, and of each other tenant and priority who would be next."""
+        heads = [head for line in self._lines.values() for head in line.heads]
+        top, now = max((head.sampling.priority for head in heads), default=0), time.monotonic()
+
+        def order(head: Sequence) -> tuple[int, float, float]:
+            rank = min(top, head.sampling.priority + int((now - head.since) / AGEING_S))
+            return -rank, self._shares.had(head.tenant), head.since
+
+        return [*self._resumed, *self._begun, *sorted(heads, key=order)]
 
     @property
     def rivals(self) -> bool:
         """Whether there has been more than one tenant."""
         return len(self._lines) > 1
 
-    def take(self, sequence: Sequence) -> None:
-        """`sequence`, one of the heads, is begun; its tenant and its session are charged."""
+    def take(self, sequence: Sequence) -> bool:
+        """`sequence`, one of the heads, is begun; its tenant and its session are charged. False: they were before."""
+        again = sequence in self._resumed
         self.remove(sequence)
-        self._shares.goes(sequence.tenant, sequence.cost)
-        self._line(sequence.tenant).shares.goes(sequence.scope, sequence.cost)
+        if not again:
+            self._shares.goes(sequence.tenant, sequence.cost)
+            self._line(sequence.tenant).shares.goes(sequence.scope, sequence.cost)
+        return not again
 
     def charge(self, sequence: Sequence, cost: float) -> None:
         """It has cost so much more than was thought, or less."""
@@ -153,17 +183,19 @@ class FairQueue:
 
     def before(self, sequence: Sequence) -> float:
         """Seconds of the model's time that go to others before `sequence`, if it came now."""
-        begun = sum(other.cost for other in self._begun)
+        priority = sequence.sampling.priority
+        begun = sum(other.cost for other in (*self._resumed, *self._begun))
+        above = sum(line.cost(other) for line in self._lines.values() for other in line.classes if other > priority)
         own = self._line(sequence.tenant).before(sequence)
-        backlogs = {name: sum(other.cost for other in self._lines[name]) for name in self.tenants}
-        return begun + before(self._shares, sequence.tenant, own, backlogs)
+        backlogs = {name: line.cost(priority) for name, line in self._lines.items() if len(line)}
+        return begun + above + before(self._shares, sequence.tenant, own, backlogs)
 
     def _line(self, tenant: str) -> _Line:
         """The line of `tenant`; of those without anybody in it, the ones used lately are remembered."""
         line = self._lines.setdefault(tenant, _Line())
         self._lines.move_to_end(tenant)
         if len(self._lines) > REMEMBERED:
-            idle = next(name for name, known in self._lines.items() if not known.sessions or known is line)
+            idle = next(name for name, known in self._lines.items() if not len(known) or known is line)
             if idle != tenant:
                 del self._lines[idle]
         return line

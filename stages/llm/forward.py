@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from stages.llm.attention import Ragged, Span
+from stages.llm.layout import Ragged, Span
 
 if TYPE_CHECKING:
-    from stages.llm.kv import SequenceKV
+    from stages.llm.blocks import BlockTable
     from stages.llm.model import LoadedModel
 
 ROWS = 4
@@ -24,8 +24,13 @@ class Tokens(Protocol):
     """What the model computes: the target's sequence, or the draft's view of it."""
 
     @property
-    def kv(self) -> SequenceKV:
-        """Keys and values of the first `computed` tokens."""
+    def table(self) -> BlockTable:
+        """Where the keys and values of the first `computed` tokens are; it has blocks for what is computed next."""
+        ...
+
+    @property
+    def store(self) -> Tensor:
+        """What the table's numbers mean: the model's store, or the draft's."""
         ...
 
     @property
@@ -72,7 +77,7 @@ def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
     spans: list[Span] = []
     for work in works:
         sequence, start = work.sequence, work.sequence.computed
-        spans.append(Span(sequence.kv, start, work.count, len(ids)))
+        spans.append(Span(sequence.table, start, work.count, len(ids)))
         ids += sequence.tokens(start, work.count)
         positions += range(start, start + work.count)
         if work.last:
@@ -87,7 +92,7 @@ def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
             position_ids=torch.tensor([positions + padding], device=device),
             use_cache=False,
             logits_to_keep=torch.tensor(wanted, device=device),
-            ragged=Ragged(spans, rows),
+            ragged=Ragged(spans, rows, works[0].sequence.store),
         )
         logits: Tensor = result.logits[0].float()
     return logits

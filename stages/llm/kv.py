@@ -1,90 +1,89 @@
-"""The keys and values of one sequence, and those of finished ones that a later prompt may begin with.
+"""What a model keeps of the tokens it has computed: their keys and values, in blocks of 64 positions.
 
-Knows no model: a layer's store is made when the layer first has something to store. Rejected entries are overwritten,
-never erased.
+One block holds all layers' keys and values of its positions, so that it is one value everywhere: in the pool (see
+`blocks.py`), and in the tiers below. Knows no sequence.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 BLOCK = 64
-"""Positions by which a store grows, and the unit of attention (see `attention.py`)."""
+"""Positions in a block, and the unit of attention (see `attention.py`)."""
 
 
-class SequenceKV:
-    """Keys and values by layer, each of shape [KV heads, positions, size]; positions are a multiple of `BLOCK`.
+class Shape(NamedTuple):
+    """What is kept of a token: in each of `layers` a key and a value, of `size` numbers for each of `heads`."""
 
-    `draft` is the same for the draft model, which has computed the first `drafted` tokens. `most` positions will do.
-    """
-
-    def __init__(self, most: int | None = None) -> None:
-        self.most = most
-        self.draft: SequenceKV | None = None
-        self.drafted = 0
-        self._keys: dict[int, Tensor] = {}
-        self._values: dict[int, Tensor] = {}
-
-    def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `keys` and `values` ([KV heads, n, size]) at positions from `start` on; the layer's whole stores."""
-        end = start + keys.shape[1]
-        stores = []
-        for store, new in ((self._keys, keys), (self._values, values)):
-            known = store.get(layer)
-            if known is None or known.shape[1] < end:
-                known = store[layer] = _grown(known, new, end, self.most)
-            known[:, start:end] = new
-            stores.append(known)
-        return stores[0], stores[1]
-
-    def adopt(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Take these as the layer's stores, whole as they are."""
-        self._keys[layer], self._values[layer] = keys, values
-
-    def stores(self) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """Each layer's number and stores; the draft's are not among them."""
-        for layer, keys in self._keys.items():
-            yield layer, (keys, self._values[layer])
+    layers: int
+    heads: int
+    size: int
+    dtype: torch.dtype
+    device: torch.device
 
     @property
-    def bytes(self) -> int:
-        """Memory held."""
-        own = sum(store.nbytes for stores in (self._keys, self._values) for store in stores.values())
-        return own + (self.draft.bytes if self.draft else 0)
+    def block(self) -> tuple[int, int, int, int, int]:
+        """A block: [layers, 2 (keys, values), heads, BLOCK, size]."""
+        return self.layers, 2, self.heads, BLOCK, self.size
 
+    @property
+    def token_bytes(self) -> int:
+        """Memory for one token."""
+        return self.layers * 2 * self.heads * self.size * self.dtype.itemsize
 
-def rounded(positions: int) -> int:
-    """In whole blocks."""
-    return -(-positions // BLOCK) * BLOCK
+    @property
+    def block_bytes(self) -> int:
+        """Memory for one block."""
+        return BLOCK * self.token_bytes
 
+    def store(self, blocks: int) -> Tensor:
+        """Room for so many blocks, [blocks, *block]. Not cleared: on a processor no memory is taken before it is used.
 
-def _grown(known: Tensor | None, like: Tensor, end: int, most: int | None) -> Tensor:
-    """A store for at least `end` positions, twice the `known` one. Zeros: what is masked must still be a number."""
-    held = 0 if known is None else known.shape[1]
-    size = rounded(max(end, 2 * held if most is None else min(2 * held, most)))
-    grown = like.new_zeros((like.shape[0], size, like.shape[2]))
-    if known is not None:
-        grown[:, :held] = known
-    return grown
+        Raises:
+            RuntimeError: there is not so much memory.
+        """
+        return torch.empty((blocks, *self.block), dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a finished sequence left: the keys and values of exactly these `ids`, and when (`time.time`)."""
+    """The keys and values of exactly these `ids`, outside the pool, and when they were of use last (`time.time`).
+
+    `blocks` are the model's ([layers, 2, heads, BLOCK, size] each), as many as the ids need, and `draft` the draft's,
+    which has computed the first `drafted` ids.
+    """
 
     ids: tuple[int, ...]
-    kv: SequenceKV
+    blocks: list[Tensor]
+    draft: list[Tensor] = field(default_factory=list)
+    drafted: int = 0
     used: float = field(default_factory=time.time)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        return sum(block.nbytes for block in (*self.blocks, *self.draft))
+
+    def copied(self) -> Kept:
+        """The same in the host's memory, and no longer the pool's."""
+        return replace(
+            self,
+            blocks=[block.to("cpu", copy=True) for block in self.blocks],
+            draft=[block.to("cpu", copy=True) for block in self.draft],
+        )
 
 
 class Tier(Protocol):
-    """A slower place below the pool. `disk.py` is one. Neither `put` nor `take` may wait for a write."""
+    """A slower place below the pool. `disk.py` is one. Neither `put` nor `take` may wait for a write.
+
+    A scope is a session of a tenant: one never gets what is another's.
+    """
 
     def put(self, scope: str, kept: Kept) -> None:
         """Have what the pool has no room for."""
@@ -94,70 +93,14 @@ class Tier(Protocol):
         """Have what the pool holds when it closes, the latest used first."""
         ...
 
-    def take(self, scope: str, ids: Sequence[int]) -> Kept | None:
-        """What there is of the scope, if it is worth having for a prompt of these `ids`."""
+    def take(self, scope: str, ids: Sequence[int], known: int = 0) -> Kept | None:
+        """What there is of the scope, if it is worth having for these `ids`, of which `known` are in the pool."""
         ...
 
 
-class PrefixPool:
-    """The last finished sequence of each scope, at most `limit` bytes, the least recently used dropped first.
-
-    A scope (a session) never sees another's, not even by how long its first token takes. What is dropped for lack of
-    room goes to the tier `below`, which is asked for what is not here.
-    """
-
-    def __init__(self, limit: int, below: Tier | None = None) -> None:
-        self._limit = limit
-        self._below = below
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self.bytes = 0
-
-    def put(self, scope: str, ids: Sequence[int], kv: SequenceKV) -> None:
-        """Keep `kv`, which holds `ids`, in place of what the scope had."""
-        self._drop(scope)
-        if not ids:
-            return
-        self._kept[scope] = Kept(tuple(ids), kv)
-        self.bytes += kv.bytes
-        if kv.bytes > self._limit:  # too large even alone: the others stay
-            self._hand_down(scope)
-        while self.bytes > self._limit:
-            self._hand_down(next(iter(self._kept)))
-
-    def close(self) -> None:
-        """Give everything to the tier below, the latest first: there may be no time for all."""
-        if self._below is not None:
-            self._below.put_last(reversed(self._kept.items()))
-        self._kept.clear()
-        self.bytes = 0
-
-    def take(self, scope: str, ids: Sequence[int]) -> tuple[SequenceKV, int]:
-        """A store with the first n of `ids`, and n. It leaves the pool; the last of `ids` is never among them."""
-        kept = self._kept.get(scope)
-        if kept is None and self._below is not None:
-            kept = self._below.take(scope, ids)
-        shared = 0 if kept is None else common(kept.ids, ids[:-1])
-        if kept is None or not shared:
-            return SequenceKV(), 0
-        self._drop(scope)
-        kept.kv.drafted = min(kept.kv.drafted, shared)
-        return kept.kv, shared
-
-    def known(self, scope: str, ids: Sequence[int]) -> int:
-        """How many of `ids` `take` would find in memory."""
-        kept = self._kept.get(scope)
-        return 0 if kept is None else common(kept.ids, ids[:-1])
-
-    def _drop(self, scope: str) -> Kept | None:
-        kept = self._kept.pop(scope, None)
-        if kept is not None:
-            self.bytes -= kept.kv.bytes
-        return kept
-
-    def _hand_down(self, scope: str) -> None:
-        kept = self._drop(scope)
-        if kept is not None and self._below is not None:
-            self._below.put(scope, kept)
+def blocks_for(positions: int) -> int:
+    """How many blocks so many positions need."""
+    return -(-positions // BLOCK)
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

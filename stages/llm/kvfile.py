@@ -1,10 +1,11 @@
-"""One sequence's keys and values in a file: raw numbers behind a header that says whose they are.
+"""The keys and values of a text in a file: raw numbers behind a header that says whose they are.
 
-    header: magic, version, fingerprint, number of ids, number of stores | ids | a row for each store | its checksum
-    data:   the stores one after the other, only the positions that count | checksum of everything before
+    header: magic, version, fingerprint, number of ids, of which drafted, number of stores | ids | a row for each store
+            | checksum
+    data:   block after block of the model's store, then of the draft's | checksum of everything before
 
-Little-endian, no pickle. A row is a layer's keys or values, of the model or of its draft. Nothing is believed before
-its checksum was right; whatever is not as it was written is `Damaged`. Knows no folder.
+Little-endian, no pickle. A block is [layers, 2, heads, positions, size]; the last one has only the positions that
+count. Nothing is believed before its checksum was right; what is not as it was written is `Damaged`. Knows no folder.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from stages.llm.kv import Kept, SequenceKV, rounded
+from stages.llm.kv import BLOCK, Kept, blocks_for
 
-MAGIC, VERSION = b"PENSTKV\n", 1
-HEADER = struct.Struct("<8sI32sII")
-ROW = struct.Struct("<BBBIIII")
+MAGIC, VERSION = b"PENSTKV\n", 2
+HEADER = struct.Struct("<8sI32sIII")
+ROW = struct.Struct("<BIIII")
 CHECK = 16
 """Bytes of a checksum."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -33,12 +34,10 @@ class Damaged(Exception):
 
 
 class Row(NamedTuple):
-    """A store: whether it is the draft's, whether it holds values, its `DTYPES` number, and its extent."""
+    """A store, the model's or its draft's: the number of its type in `DTYPES`, and how many positions of what shape."""
 
-    draft: int
-    values: int
     dtype: int
-    layer: int
+    layers: int
     heads: int
     positions: int
     size: int
@@ -46,7 +45,12 @@ class Row(NamedTuple):
     @property
     def bytes(self) -> int:
         """What it takes in the file."""
-        return self.heads * self.positions * self.size * DTYPES[self.dtype].itemsize
+        return self.layers * 2 * self.heads * self.positions * self.size * DTYPES[self.dtype].itemsize
+
+    def parts(self) -> Iterator[int]:
+        """How many positions each block has."""
+        for number in range(blocks_for(self.positions)):
+            yield min(BLOCK, self.positions - number * BLOCK)
 
 
 def write(file: BinaryIO, fingerprint: bytes, kept: Kept) -> None:
@@ -57,14 +61,16 @@ def write(file: BinaryIO, fingerprint: bytes, kept: Kept) -> None:
         file.write(data)
         check.update(data)
 
-    stores = list(_stores(kept))
-    say(HEADER.pack(MAGIC, VERSION, fingerprint, len(kept.ids), len(stores)))
+    stores = [_row(kept.blocks, len(kept.ids))]
+    if kept.drafted:
+        stores.append(_row(kept.draft, kept.drafted))
+    say(HEADER.pack(MAGIC, VERSION, fingerprint, len(kept.ids), kept.drafted, len(stores)))
     say(struct.pack(f"<{len(kept.ids)}I", *kept.ids))
-    say(b"".join(ROW.pack(*row) for row, _ in stores))
+    say(b"".join(ROW.pack(*row) for row in stores))
     say(check.digest())
-    for row, store in stores:
-        for head in raw(store):
-            say(head[: row.positions].reshape(-1).data)
+    for row, blocks in zip(stores, (kept.blocks, kept.draft), strict=False):
+        for count, block in zip(row.parts(), blocks, strict=True):
+            say(raw(block[..., :count, :].contiguous()).reshape(-1).data)
     file.write(check.digest())
 
 
@@ -78,7 +84,7 @@ class Stored:
     def __init__(self, file: BinaryIO, fingerprint: bytes) -> None:
         self._file, self._check = file, _checksum()
         self.size = os.fstat(file.fileno()).st_size
-        magic, version, whose, ids, rows = HEADER.unpack(self._read(HEADER.size))
+        magic, version, whose, ids, self._drafted, rows = HEADER.unpack(self._read(HEADER.size))
         if (magic, version, whose) != (MAGIC, VERSION, fingerprint):
             raise Damaged("it is of another model, machine or version")
         numbers = self._read(4 * ids)
@@ -89,31 +95,24 @@ class Stored:
         if self.size != file.tell() + sum(row.bytes for row in self._rows) + CHECK:
             raise Damaged("it is cut off or has more than it should")
 
-    def load(self, device: torch.device) -> SequenceKV:
-        """The keys and values of all `ids`.
+    def load(self) -> Kept:
+        """The keys and values of all `ids`, in the host's memory.
 
         Raises:
             Damaged: they are not what was written.
         """
-        kv = SequenceKV()
-        draft = SequenceKV()
-        for keys, values in zip(self._rows[::2], self._rows[1::2], strict=True):
-            into = draft if keys.draft else kv
-            into.adopt(keys.layer, self._store(keys).to(device), self._store(values).to(device))
-            if keys.draft:
-                kv.draft, kv.drafted = draft, keys.positions
+        stores = [[self._block(row, count) for count in row.parts()] for row in self._rows]
         self._verify()
-        return kv
+        return Kept(self.ids, stores[0], stores[1] if len(stores) > 1 else [], self._drafted)
 
-    def _store(self, row: Row) -> Tensor:
-        """The next store; zeros where it has no positions, as when it was computed."""
-        store = torch.zeros(row.heads, rounded(row.positions), row.size, dtype=DTYPES[row.dtype])
-        for head in raw(store):
-            part = head[: row.positions].reshape(-1).data
-            if self._file.readinto(part) != part.nbytes:  # type: ignore[attr-defined] # BinaryIO lacks it, files have it
-                raise Damaged("it is cut off")
-            self._check.update(part)
-        return store
+    def _block(self, row: Row, count: int) -> Tensor:
+        """The next block; zeros where it has no positions."""
+        part = torch.zeros(row.layers, 2, row.heads, count, row.size, dtype=DTYPES[row.dtype])
+        data = raw(part).reshape(-1).data
+        if self._file.readinto(data) != data.nbytes:  # type: ignore[attr-defined] # BinaryIO lacks it, files have it
+            raise Damaged("it is cut off")
+        self._check.update(data)
+        return part if count == BLOCK else torch.nn.functional.pad(part, (0, 0, 0, BLOCK - count))
 
     def _read(self, count: int) -> bytes:
         if count > self.size:
@@ -130,36 +129,25 @@ class Stored:
             raise Damaged("its checksum is wrong")
 
 
-def raw(store: Tensor) -> Any:
-    """The bytes of `store`, a numpy array [heads, positions, bytes]; of the same memory if that is the processor's."""
-    return store.detach().cpu().view(torch.uint8).numpy()
+def raw(block: Tensor) -> Any:
+    """The bytes of `block`, a numpy array; of the same memory if that is the processor's."""
+    return block.detach().cpu().view(torch.uint8).numpy()
 
 
 def _checksum() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=CHECK)
 
 
-def _stores(kept: Kept) -> Iterator[tuple[Row, Tensor]]:
-    """Keys and values in turn, layer by layer: the model's, then the draft's as far as it has come."""
-    yield from _rows(kept.kv, len(kept.ids), draft=0)
-    drafted = min(kept.kv.drafted, len(kept.ids))
-    if kept.kv.draft is not None and drafted:
-        yield from _rows(kept.kv.draft, drafted, draft=1)
+def _row(blocks: Sequence[Tensor], positions: int) -> Row:
+    layers, _, heads, _, size = blocks[0].shape
+    return Row(DTYPES.index(blocks[0].dtype), layers, heads, positions, size)
 
 
-def _rows(kv: SequenceKV, positions: int, *, draft: int) -> Iterator[tuple[Row, Tensor]]:
-    for layer, pair in kv.stores():
-        for values, store in enumerate(pair):
-            heads, _, size = store.shape
-            yield Row(draft, values, DTYPES.index(store.dtype), layer, heads, positions, size), store
-
-
-def digest(kv: SequenceKV) -> str:
-    """What tells the bits of one sequence's keys and values from any others."""
+def digest(kept: Kept) -> str:
+    """What tells the bits of a text's keys and values from any others."""
     check = _checksum()
-    for _, pair in kv.stores():
-        for store in pair:
-            check.update(raw(store).reshape(-1).data)
+    for block in kept.blocks:
+        check.update(raw(block).reshape(-1).data)
     return check.hexdigest()
 
 

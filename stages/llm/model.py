@@ -13,6 +13,7 @@ import torch
 from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
 from stages.llm import attention, checkpoint, linears, progress, slim
+from stages.llm.kv import Shape
 from stages.tokens import brief, load_tokenizer
 
 if TYPE_CHECKING:
@@ -25,15 +26,17 @@ Forward = Literal["auto", "library"]
 Progress = Callable[[str, float | None], None]
 """(what is being done, how much of it is done from 0 to 1, or None if nobody knows)."""
 
+NOTHING = Shape(0, 0, 0, torch.float32, torch.device("cpu"))
+
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A causal LM with our attention, and what belongs to it.
 
     `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
-    this precision from all others, `token_bytes` is the memory for a token's keys and values, `tokens` the number
-    of ids it has rows for. `revision` tells these very files, computed by these libraries on this kind of machine, from
-    all others: keys and values of the same revision are the same bits.
+    this precision from all others, `kv` is what it keeps of a token, `tokens` the number of ids it has rows for.
+    `revision` tells these very files, computed by these libraries on this kind of machine, from all others: keys and
+    values of the same revision are the same bits.
     """
 
     name: str
@@ -45,7 +48,7 @@ class LoadedModel:
     eos: frozenset[int]
     fingerprint: str
     tokens: int
-    token_bytes: int = 1
+    kv: Shape = NOTHING
     revision: str = ""
 
 
@@ -97,9 +100,9 @@ def load_model(
     _check_vocabulary(model)
     import transformers
 
-    token_bytes, bits = _tried(model, forward)
+    kv, bits = _tried(model, forward)
     revision = checkpoint.revision(model.fingerprint, files, bits, torch.__version__, transformers.__version__)
-    model = replace(model, token_bytes=token_bytes, revision=revision)
+    model = replace(model, kv=kv, revision=revision)
     tell("ready", 1.0)
     return model
 
@@ -135,7 +138,7 @@ def _precision(network: Any, dtype: DType) -> list[str]:
     return [str(network.dtype), *(["int8"] if dtype == "int8" else [])]
 
 
-def _tried(model: LoadedModel, forward: Forward) -> tuple[int, str]:
+def _tried(model: LoadedModel, forward: Forward) -> tuple[Shape, str]:
     """Try `model` out with the fastest forward pass it has; see `probe`."""
     from stages.llm.probe import probe
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from pipeline.errors import ModelLoadError
 from pipeline.messages import Prompt
 from stages.llm import attention, kvfile
+from stages.llm.blocks import BlockPool
 from stages.llm.forward import Work, forward
-from stages.llm.kv import SequenceKV, rounded
+from stages.llm.kv import Kept, Shape, blocks_for
 from stages.llm.model import LoadedModel
 from stages.llm.sequence import Sequence
 from stages.tokens import brief
@@ -18,10 +19,10 @@ TOKENS = 13
 """Of two different texts: one computed at once, the other in two pieces, beside each other."""
 
 
-def probe(model: LoadedModel) -> tuple[int, str]:
+def probe(model: LoadedModel) -> tuple[Shape, str]:
     """Switch `model` to our attention, and see that it answers as before.
 
-    Gives the bytes of a token's keys and values, and what tells the bits that this machine computes for them.
+    Gives what is kept of a token, and what tells the bits that this machine computes for them.
 
     Raises:
         ModelLoadError: its kind of model needs more than the engine computes, or its weights are no numbers.
@@ -32,7 +33,8 @@ def probe(model: LoadedModel) -> tuple[int, str]:
             expected = torch.stack([_alone(model, text) for text in texts])
             attention.register()
             model.network.set_attn_implementation(attention.NAME)
-            got, kv = _together(model, texts)
+            shape = _survey(model)
+            got, kept = _together(model, shape, texts)
     except Exception as error:
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: {brief(error)}") from error
     if not expected.isfinite().all():
@@ -40,7 +42,7 @@ def probe(model: LoadedModel) -> tuple[int, str]:
     tolerance = 1e-3 if expected.dtype == model.network.dtype else 5e-2
     if (got - expected).abs().max() > tolerance * expected.abs().max():
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: it needs more than plain attention")
-    return kv.bytes // rounded(len(texts[0])), kvfile.digest(kv)
+    return shape, kvfile.digest(kept)
 
 
 def _text(model: LoadedModel, stride: int) -> list[int]:
@@ -54,18 +56,33 @@ def _alone(model: LoadedModel, text: list[int]) -> Tensor:
     return logits.float()
 
 
-def _together(model: LoadedModel, texts: list[list[int]]) -> tuple[Tensor, SequenceKV]:
+def _survey(model: LoadedModel) -> Shape:
+    """What the model keeps of a token."""
+    survey = attention.Survey()
+    model.network(
+        input_ids=torch.tensor([[0]], device=model.device),
+        position_ids=torch.tensor([[0]], device=model.device),
+        use_cache=False,
+        logits_to_keep=torch.tensor([0], device=model.device),
+        ragged=survey,
+    )
+    return survey.shape
+
+
+def _together(model: LoadedModel, shape: Shape, texts: list[list[int]]) -> tuple[Tensor, Kept]:
     """The last logits of both texts, [2, vocabulary], as the engine computes them, and what is kept of one."""
     one, other = (
         Sequence(n, Prompt("", "", tuple(text)), model.vocabulary, context=10**9) for n, text in enumerate(texts)
     )
+    pool = BlockPool(2 * blocks_for(TOKENS), shape)
+    for sequence in (one, other):
+        sequence.place(pool.table()[0])
+        sequence.reserve(TOKENS)
     head = len(texts[0]) // 2
     forward(model, [Work(one, head)])
     one.advance(head)
     logits = forward(model, [Work(one, one.pending), Work(other, other.pending)])[:2]
-    if not one.kv.bytes:
-        raise NotImplementedError("its layers do not ask for attention")
-    return logits, one.kv
+    return logits, pool.read(one.table, texts[0])
 
 
 def _kind(model: LoadedModel) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as Seq
 
+from torch import Tensor
+
 from pipeline.messages import FinishReason, Prompt
 from pipeline.request import NOBODY
 from stages.detokenize import Vocabulary
-from stages.llm.kv import SequenceKV
+from stages.llm.blocks import BlockTable
 from stages.llm.penalties import shift_of
 from stages.llm.sampling import Choice
 from stages.llm.stage import Run
@@ -48,17 +50,40 @@ class Sequence:
         self.sampling = prompt.sampling
         self.ids = [*prompt.ids, *prompt.emitted]
         self.drafts: list[int] = []
-        self.kv = SequenceKV()
         self.computed = 0
         self.cached = 0
         self.finish: FinishReason | None = None
         self.most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
         self._shift = shift_of(prompt.sampling, self.ids, len(prompt.ids))
+        self._table: BlockTable | None = None
         self._stop = _StopWatch(vocabulary, prompt.sampling.stop) if prompt.sampling.stop else None
         if any(self._stops(token) for token in prompt.emitted):
             self.finish = "stop"
         elif len(self.ids) >= self.most:
             self.finish = "length"
+
+    @property
+    def table(self) -> BlockTable:
+        """Where its keys and values are. Only who has a place has one."""
+        assert self._table is not None, "the sequence has no blocks"
+        return self._table
+
+    @property
+    def store(self) -> Tensor:
+        """The keys and values of all sequences."""
+        return self.table.pool.store
+
+    def place(self, table: BlockTable, computed: int = 0) -> None:
+        """It is computed in `table` from now on, which holds the first `computed` of its tokens."""
+        self._table, self.computed = table, computed
+
+    def leave(self) -> None:
+        """It has no blocks any more, and would have to compute all anew."""
+        self._table, self.computed, self.drafts = None, 0, []
+
+    def reserve(self, positions: int) -> bool:
+        """See that there is memory for so many positions, as far as nobody uses it. Whether there is."""
+        return self.table.pool.extend(self.table, positions)
 
     @property
     def pending(self) -> int:
@@ -118,7 +143,7 @@ class Sequence:
             if self.finish or token != guess:
                 break
             self.computed += 1
-        self.kv.drafted = min(self.kv.drafted, self.computed)
+        self.table.drafted = min(self.table.drafted, self.computed)
         return Run(tuple(new), self.finish, self.cached)
 
     def _stops(self, token: int) -> bool:

@@ -93,11 +93,6 @@ class Speculation:
             self._costs = model
             self._draft_costs = measure(self._drafter.draft) if self._drafter else None
 
-    @property
-    def token_bytes(self) -> int:
-        """Memory for a token's keys and values in the draft model."""
-        return self._drafter.draft.token_bytes if self._drafter else 0
-
     def follow(self, sequences: Seq[Sequence]) -> None:
         """Take note of what is certain of `sequences`, all that run. No prompt waits for the draft model to read it."""
         asking = [sequence for sequence in sequences if self._limit(sequence) > 0]

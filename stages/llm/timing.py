@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 from pipeline.messages import Prompt
+from stages.llm.blocks import BlockPool
 from stages.llm.costs import LEAST_S, Costs
 from stages.llm.forward import ROWS, Work, forward
+from stages.llm.kv import blocks_for
 from stages.llm.model import LoadedModel
 from stages.llm.sequence import Sequence
 
@@ -42,8 +44,12 @@ def prompt_token(model: LoadedModel, tokens: int) -> float:
 def _time(model: LoadedModel, sequences: int, tokens: int, patience_s: float) -> float:
     prompt = Prompt("", "", tuple(number % model.tokens for number in range(tokens)))
     best, spent, rounds = float("inf"), 0.0, 0
+    pool = BlockPool(sequences * blocks_for(tokens), model.kv)
+    works = [Work(Sequence(n, prompt, model.vocabulary, context=10**9), tokens) for n in range(sequences)]
+    for work in works:
+        work.sequence.place(pool.table()[0])
+        work.sequence.reserve(tokens)
     while rounds < 2 or spent < patience_s:
-        works = [Work(Sequence(n, prompt, model.vocabulary, context=10**9), tokens) for n in range(sequences)]
         began = time.perf_counter()
         forward(model, works)
         took = time.perf_counter() - began

@@ -17,7 +17,8 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from stages.llm.batch import Batch
-from stages.llm.kv import PrefixPool
+from stages.llm.blocks import BlockPool
+from stages.llm.kv import blocks_for
 from stages.llm.model import LoadedModel, load_model
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
@@ -37,16 +38,17 @@ def timed(work: Callable[[], int]) -> float:
     return tokens / (time.thread_time() - began)
 
 
-def engine(model: LoadedModel, speculation: Speculation | None, prompts: list[list[int]]) -> int:
+def engine(
+    model: LoadedModel, draft: LoadedModel | None, speculation: Speculation | None, prompts: list[list[int]]
+) -> int:
     """Answer `prompts` in one batch; the tokens made."""
     batch = Batch(
         model,
+        BlockPool(64 * blocks_for(PROMPT + ANSWER), model.kv, draft=draft.kv if draft else None, keep=False),
         most=64,
         queue=64,
-        kv_bytes=4 << 30,
         pace=Pace(),
         rates=Rates(64),
-        prefixes=PrefixPool(0),
         speculation=speculation,
     )
     for number, ids in enumerate(prompts):
@@ -78,7 +80,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model, device="cpu")
-    speculation = Speculation(model, load_model(options.draft, device="cpu")) if options.draft else None
+    draft = load_model(options.draft, device="cpu") if options.draft else None
+    speculation = Speculation(model, draft) if draft else None
     if speculation:
         speculation.prepare(measure(model))
     network = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
@@ -86,11 +89,11 @@ def main() -> None:
     for streams in options.streams:
         prompts = [some_ids(PROMPT, n, size) for n in range(streams)]
         ways: dict[str, Callable[[], int]] = {
-            "engine": lambda: engine(model, None, prompts),  # noqa: B023 - called before the next round
+            "engine": lambda: engine(model, None, None, prompts),  # noqa: B023 - called before the next round
             "generate": lambda: library(network, model.eos, prompts),  # noqa: B023
         }
         if speculation:
-            ways["engine, guessing"] = lambda: engine(model, speculation, prompts)  # noqa: B023
+            ways["engine, guessing"] = lambda: engine(model, draft, speculation, prompts)  # noqa: B023
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(ROUNDS):
             for name, way in ways.items():

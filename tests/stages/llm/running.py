@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from pipeline.messages import FinishReason, Prompt, Sampling
+from stages.llm.blocks import BlockPool
+from stages.llm.kv import blocks_for
 from stages.llm.model import LoadedModel
+from stages.llm.sequence import Sequence
 from stages.llm.stage import Engine
 
 DEADLINE_S = 20.0
@@ -20,6 +23,17 @@ DEADLINE_S = 20.0
 def make_prompt(ids: Iterable[int], *, session: str = "s", emitted: Iterable[int] = (), **sampling: Any) -> Prompt:
     """A prompt with these ids; the turn is not of interest."""
     return Prompt(session, "t", tuple(ids), Sampling(**sampling), tuple(emitted))
+
+
+def placed(model: LoadedModel, prompts: Iterable[Prompt], *, draft: LoadedModel | None = None) -> list[Sequence]:
+    """Sequences with a pool of their own that has memory for all they may become, nothing of which is computed."""
+    sequences = [Sequence(n, prompt, model.vocabulary, context=model.context) for n, prompt in enumerate(prompts)]
+    blocks = sum(blocks_for(sequence.most) for sequence in sequences)
+    pool = BlockPool(blocks, model.kv, draft=draft.kv if draft else None)
+    for sequence in sequences:
+        sequence.place(pool.table()[0])
+        assert sequence.reserve(sequence.most)
+    return sequences
 
 
 def some_ids(length: int, seed: int, vocabulary: int = 512) -> list[int]:

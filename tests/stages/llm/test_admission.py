@@ -13,9 +13,9 @@ from pipeline.errors import Overloaded
 from pipeline.messages import Prompt
 from pipeline.request import Request, begin
 from stages.llm.batch import Batch
+from stages.llm.blocks import BlockPool
 from stages.llm.costs import Costs
 from stages.llm.engine import TorchEngine
-from stages.llm.kv import PrefixPool
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import LENGTH, Rates
@@ -107,7 +107,7 @@ async def test_what_is_cached_costs_nothing(model: LoadedModel) -> None:
         async with occupied(engine):
             cached = asyncio.create_task(asked(engine, make_prompt([*ids, 5], session="long", max_output_tokens=1)))
             await until(lambda: engine.state.waiting == 1)
-            assert [waiting.cost < 100 for waiting in engine._batch.waiting] == [True]
+            assert [waiting.cost < 100 for waiting in engine._batch.scheduler.waiting] == [True]
         assert len(await cached) == 1
 
 
@@ -135,12 +135,11 @@ def test_who_has_waited_in_vain_is_told_to_come_back_no_sooner(model: LoadedMode
     chances = iter([0.0, 0.5, 1.0])
     batch = Batch(
         model,
+        BlockPool(16, model.kv),
         most=1,
         queue=3,
-        kv_bytes=1 << 20,
         pace=Pace(),
         rates=Rates(1),
-        prefixes=PrefixPool(0),
         chance=lambda: next(chances),
     )
     batch.add(Sequence(0, long_prompt(0), model.vocabulary, context=model.context))

@@ -21,8 +21,8 @@ def test_what_was_put_is_found_after_a_restart(make: Make) -> None:
 
     assert found is not None
     assert found.ids == kept.ids
-    assert counted(found.kv, TOKENS) == counted(kept.kv, TOKENS)
-    assert found.kv.drafted == 9
+    assert counted(found.blocks, TOKENS) == counted(kept.blocks, TOKENS)
+    assert found.drafted == 9
     assert (again.counts.hits, again.counts.loaded_tokens) == (1, TOKENS)
     assert again.counts.loaded_bytes == first.counts.written_bytes
 

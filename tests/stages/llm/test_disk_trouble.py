@@ -93,7 +93,7 @@ def test_a_file_that_another_process_dropped_is_a_miss(make: Make, folder: Path)
 
 def test_nobody_waits_for_a_slow_disk(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits can be taken back, what is being written is a miss, and beyond the bound it is dropped and counted."""
-    monkeypatch.setattr(disk_module, "WAITING_BYTES", 3 * computed(TOKENS).kv.bytes)
+    monkeypatch.setattr(disk_module, "WAITING_BYTES", 3 * computed(TOKENS).bytes)
     gate = Gate(monkeypatch)
     tier = make()
     tier.put("writing", computed(TOKENS))
@@ -162,8 +162,8 @@ def test_closing_waits_only_so_long_for_a_slow_disk(
 def test_readers_and_a_writer_at_once(make: Make) -> None:
     """Two processes on one folder, each reading and writing the same scopes: always the right bits, or a miss."""
     kept = {scope: computed(TOKENS + number) for number, scope in enumerate("abcd")}
-    bits = {scope: counted(one.kv, len(one.ids)) for scope, one in kept.items()}
-    tiers = [make(), make(limit=3 * kept["a"].kv.bytes)]
+    bits = {scope: counted(one.blocks, len(one.ids)) for scope, one in kept.items()}
+    tiers = [make(), make(limit=3 * kept["a"].bytes)]
     deadline = time.monotonic() + 1.0
 
     def play(tier: DiskCache) -> None:
@@ -172,7 +172,7 @@ def test_readers_and_a_writer_at_once(make: Make) -> None:
                 tier.put(scope, one)
                 until(lambda: not tier._waiting)
                 found = tier.take(scope, [*one.ids, 1])
-                assert found is None or counted(found.kv, len(one.ids)) == bits[scope]
+                assert found is None or counted(found.blocks, len(one.ids)) == bits[scope]
 
     with ThreadPoolExecutor(2) as threads:
         for playing in [threads.submit(play, tier) for tier in tiers]:

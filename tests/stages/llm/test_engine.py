@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PenstockError
 from pipeline.messages import Prompt, Utterance
+from pipeline.request import Request
+from pipeline.request import begin as begin_request
 from stages.llm import forward as forward_module
-from stages.llm.batch import Batch, Outcome
+from stages.llm.batch import Batch
 from stages.llm.engine import TorchEngine
 from stages.llm.model import LoadedModel, load_model
 from stages.llm.pace import Pace
+from stages.llm.scheduler import Outcome
 from stages.preprocess.text.template import ChatTemplate
 from tests.stages.conftest import DEMO
 from tests.stages.llm.running import DEADLINE_S, answer, begin, make_prompt, reference, some_ids
@@ -70,14 +74,16 @@ async def test_next_turn_computes_only_what_is_new(engine: TorchEngine, model: L
     assert (ids, finish) == reference(model, second)
 
 
-async def test_what_one_session_asked_is_not_told_to_another(engine: TorchEngine) -> None:
-    """The same prompt in another session finds nothing computed."""
+async def test_what_one_tenant_asked_is_not_told_to_another(engine: TorchEngine) -> None:
+    """The same prompt in another session finds what is computed; of another tenant, even in that session, nothing."""
     prompt = make_prompt(some_ids(50, 1), session="one", max_output_tokens=4)
     await answer(engine, prompt)
 
-    _, _, cached = await answer(engine, make_prompt(prompt.ids, session="other", max_output_tokens=4))
+    _, _, shared = await answer(engine, make_prompt(prompt.ids, session="other", max_output_tokens=4))
+    begin_request(Request("stranger", math.inf))
+    _, _, cached = await answer(engine, prompt)
 
-    assert cached == 0
+    assert (shared, cached) == (49, 0)
 
 
 @pytest.mark.parametrize("at", [0, 1, 7, 19, 20])
@@ -165,11 +171,11 @@ async def test_more_than_the_queue_holds_is_refused(model: LoadedModel) -> None:
 
 
 async def test_memory_bounds_how_many_run_at_once(model: LoadedModel) -> None:
-    """Sequences without room for their keys and values wait, and all are answered; one always runs."""
+    """Sequences without room for their keys and values wait, and all are answered."""
     prompts = [make_prompt(some_ids(100, n), session=f"s{n}", max_output_tokens=28) for n in range(5)]
 
-    for sequences in (0, 2):
-        async with TorchEngine(model, kv_bytes=sequences * 128 * model.token_bytes) as engine:
+    for sequences in (1, 2):
+        async with TorchEngine(model, kv_bytes=sequences * 128 * model.kv.token_bytes, prefix_bytes=0) as engine:
             most = 0
             step = engine._batch.step
 
@@ -184,7 +190,7 @@ async def test_memory_bounds_how_many_run_at_once(model: LoadedModel) -> None:
                 answers = await asyncio.gather(*(answer(engine, prompt) for prompt in prompts))
 
         assert [(ids, finish) for ids, finish, _ in answers] == [reference(model, prompt) for prompt in prompts]
-        assert most == max(1, sequences)
+        assert most == sequences
 
 
 async def test_trouble_of_one_sequence_stays_its_own(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:

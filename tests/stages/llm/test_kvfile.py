@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.llm import kvfile
-from stages.llm.kv import BLOCK, Kept, SequenceKV, rounded
+from stages.llm.kv import BLOCK, Kept, blocks_for
 from stages.llm.kvfile import CHECK, HEADER, ROW, Damaged, Stored
 
-CPU = torch.device("cpu")
 OURS, OTHERS = kvfile.fingerprint(["model", ""]), kvfile.fingerprint(["model", "draft"])
 
 
-def computed(tokens: int, *, layers: int = 2, dtype: torch.dtype = torch.float32, drafted: int | None = None) -> Kept:
+def computed(tokens: int, *, layers: int = 2, dtype: torch.dtype = torch.float32, drafted: int = 0) -> Kept:
     """What a sequence of so many tokens leaves; more positions are stored than count."""
-    kv = SequenceKV()
-    for layer in range(layers):
-        shape = (3, tokens + 5, 4)
-        kv.write(layer, 0, torch.randn(shape).to(dtype), torch.randn(3, tokens + 5, 8).to(dtype))
-    if drafted is not None:
-        kv.draft, kv.drafted = computed(drafted, layers=1).kv, drafted
-    return Kept(tuple(range(7, 7 + tokens)), kv)
+    blocks = random_blocks(tokens, (layers, 2, 3, BLOCK, 4), dtype)
+    draft = random_blocks(drafted, (1, 2, 2, BLOCK, 8), dtype)
+    return Kept(tuple(range(7, 7 + tokens)), blocks, draft, drafted)
+
+
+def random_blocks(tokens: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
+    """As many blocks as so many tokens need."""
+    return [torch.randn(shape).to(dtype) for _ in range(blocks_for(tokens))]
 
 
 def written(path: Path, kept: Kept) -> Path:
@@ -38,13 +38,15 @@ def written(path: Path, kept: Kept) -> Path:
 def load(path: Path) -> Kept:
     """What is in the file."""
     with path.open("rb") as file:
-        stored = Stored(file, OURS)
-        return Kept(stored.ids, stored.load(CPU))
+        return Stored(file, OURS).load()
 
 
-def counted(kv: SequenceKV, positions: int) -> list[list[int]]:
+def counted(blocks: list[torch.Tensor], positions: int) -> list[int]:
     """The bits at the positions that count."""
-    return [kvfile.raw(store)[:, :positions].flatten().tolist() for _, pair in kv.stores() for store in pair]
+    if not blocks:
+        return []
+    bits: list[int] = kvfile.raw(torch.cat(blocks, 3)[:, :, :, :positions]).flatten().tolist()
+    return bits
 
 
 @pytest.mark.parametrize("dtype", kvfile.DTYPES, ids=str)
@@ -55,29 +57,26 @@ def test_the_same_bits_come_back(tmp_path: Path, tokens: int, dtype: torch.dtype
     back = load(written(tmp_path / "f", kept))
 
     assert back.ids == kept.ids
-    assert counted(back.kv, tokens) == counted(kept.kv, tokens)
-    assert all(store.dtype == dtype for _, pair in back.kv.stores() for store in pair)
-    assert all(not store[:, tokens:].any() for _, pair in back.kv.stores() for store in pair)
-    assert {store.shape[1] for _, pair in back.kv.stores() for store in pair} == {rounded(tokens)}
+    assert counted(back.blocks, tokens) == counted(kept.blocks, tokens)
+    assert all((block.dtype, block.shape) == (dtype, kept.blocks[0].shape) for block in back.blocks)
+    assert not torch.cat(back.blocks, 3)[:, :, :, tokens:].any()
 
 
-@pytest.mark.parametrize(("drafted", "back"), [(None, 0), (0, 0), (3, 3), (20, 20), (25, 20)])
-def test_the_draft_comes_back_as_far_as_it_counts(tmp_path: Path, drafted: int | None, back: int) -> None:
-    """The draft's keys and values are kept as well, as far as it had followed, and what it only guessed is not."""
-    kept = computed(20, drafted=drafted)
-    again = load(written(tmp_path / "f", kept)).kv
+@pytest.mark.parametrize("drafted", [0, 3, 20, 70])
+def test_the_draft_comes_back_as_far_as_it_counts(tmp_path: Path, drafted: int) -> None:
+    """The draft's keys and values are kept as well, as far as it had followed."""
+    kept = computed(70, drafted=drafted)
+    again = load(written(tmp_path / "f", kept))
 
-    assert again.drafted == back
-    assert (again.draft is None) == (back == 0)
-    if again.draft is not None and kept.kv.draft is not None:
-        assert counted(again.draft, back) == counted(kept.kv.draft, back)
+    assert again.drafted == drafted
+    assert counted(again.draft, drafted) == counted(kept.draft, drafted)
 
 
 def test_no_more_is_written_than_counts(tmp_path: Path) -> None:
     """A file has its header, the positions that count, and two checksums."""
     size = written(tmp_path / "f", computed(20)).stat().st_size
 
-    assert size == HEADER.size + 4 * 20 + 4 * ROW.size + CHECK + 2 * 3 * 20 * (4 + 8) * 4 + CHECK
+    assert size == HEADER.size + 4 * 20 + ROW.size + CHECK + 2 * 2 * 3 * 20 * 4 * 4 + CHECK
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
@@ -97,13 +96,14 @@ REGIONS = {
     "fingerprint": 12,
     "number of ids": 44,
     "number of ids, far too many": 47,
-    "number of stores": 48,
-    "number of stores, far too many": 51,
+    "number of drafted ids": 48,
+    "number of stores": 52,
+    "number of stores, far too many": 55,
     "ids": HEADER.size,
     "rows": HEADER.size + 4 * TOKENS + 3,
-    "checksum of the header": HEADER.size + 4 * TOKENS + 4 * ROW.size,
-    "first store": HEADER.size + 4 * TOKENS + 4 * ROW.size + CHECK,
-    "last store": -CHECK - 1,
+    "checksum of the header": HEADER.size + 4 * TOKENS + ROW.size,
+    "first block": HEADER.size + 4 * TOKENS + ROW.size + CHECK,
+    "last block": -CHECK - 1,
     "checksum": -1,
 }
 

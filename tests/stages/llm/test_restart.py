@@ -163,9 +163,9 @@ async def test_many_sessions_with_little_memory(model: LoadedModel, tmp_path: Pa
         return make_prompt(ids, session=f"s{session}", max_output_tokens=8)
 
     expected = {(session, turn): reference(model, prompt(session, turn)) for session in range(4) for turn in range(3)}
-    size = 4 * LEAST * model.token_bytes
+    size = 4 * LEAST * model.kv.token_bytes
     tier = DiskCache(tmp_path, 4 * size, model)
-    async with TorchEngine(model, prefix_bytes=2 * size, disk=tier) as engine:
+    async with TorchEngine(model, kv_bytes=2 * size, prefix_bytes=1, disk=tier) as engine:
         for turn in range(3):
             for session in (0, 1, 2, 3, 0, 2):
                 ids, finish, _ = await answer(engine, prompt(session, turn))

@@ -14,7 +14,7 @@ from stages.llm.forward import Work, forward
 from stages.llm.model import LoadedModel, load_model
 from stages.llm.sequence import Sequence
 from tests.stages.conftest import DEMO
-from tests.stages.llm.running import make_prompt, some_ids
+from tests.stages.llm.running import make_prompt, placed, some_ids
 
 LENGTHS = (200, 3, 64, 65, 129, 31)
 
@@ -22,7 +22,7 @@ LENGTHS = (200, 3, 64, 65, 129, 31)
 def sequences(model: LoadedModel, lengths: tuple[int, ...]) -> list[Sequence]:
     """Sequences with prompts of these lengths, each its own."""
     prompts = [make_prompt(some_ids(length, length), max_output_tokens=8) for length in lengths]
-    return [Sequence(n, prompt, model.vocabulary, context=model.context) for n, prompt in enumerate(prompts)]
+    return placed(model, prompts)
 
 
 def alone(model: LoadedModel, length: int) -> Tensor:
