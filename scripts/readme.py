@@ -194,6 +194,44 @@ def _chaos(result: dict[str, Any]) -> str:
     return "\n".join([text, "", *rows, "", _source(result)])
 
 
+def _llm(result: dict[str, Any]) -> str:
+    plan = result["plan"]
+    title = (
+        f"**The engine beside what one would use instead**, same weights in {plan['dtype']}, greedy, {plan['tokens']} "
+        f"tokens an answer, {plan['rounds']} alternating rounds; tokens/s over all streams (how many times as fast "
+        f"`penstock` without speculation is):"
+    )
+    parts = [title, *(_engines(pair) for pair in result["pairs"])]
+    if (NUMBERS / "llm.svg").exists():
+        parts.append("![tokens a second over streams](docs/numbers/llm.svg)")
+    return "\n\n".join([*parts, _source(result)])
+
+
+def _engines(pair: dict[str, Any]) -> str:
+    """A table of all at every number of streams, then the aims."""
+    widths = pair["widths"]
+    head = [f"{pair['pair']}", *(f"{width['streams']} stream{'s' * (width['streams'] > 1)}" for width in widths)]
+    rows = [f"| {' | '.join([*head, 'first token p50, 1 stream', 'right'])} |", f"|{'---|' * (len(head) + 2)}"]
+    for name, alone in widths[0]["contestants"].items():
+        cells = [_rate(width["contestants"][name]) for width in widths]
+        right = "" if alone["acceptance"] is None else f"{alone['acceptance']:.0%}"
+        first = f"{alone['first']['p50']:.1f} ms"
+        rows.append(f"| {' | '.join([name, *cells, first, right])} |")
+    aims = [
+        f"{aim['ours']} over {aim['other']} at {aim['streams']}: {aim['ratio']['median']:.2f} "
+        f"({aim['ratio']['least']:.2f}–{aim['ratio']['most']:.2f}; aim {aim['least']:g})"
+        for aim in pair["aims"]
+    ]
+    threads = f"{pair['threads']} thread{'s' * (pair['threads'] > 1)}"
+    return "\n".join([f"{pair['note']}; {threads}", "", *rows, "", f"Aims: {'; '.join(aims)}."])
+
+
+def _rate(one: dict[str, Any]) -> str:
+    rate = f"{one['tokens_per_s']['median']:,.0f}"
+    over = one["ours_over_it"]
+    return rate if over is None else f"{rate} ({over['median']:.2f})"
+
+
 def _evaluation(result: dict[str, Any]) -> str:
     trained, free = result["target"], result["free"]
     right = ", ".join(f"{kind} {share} %" for kind, share in result["right_percent"].items())
@@ -209,7 +247,14 @@ def _evaluation(result: dict[str, Any]) -> str:
     return f"{text}\n\n`python -m apps.demo.evaluate`"
 
 
-RENDERED = {"startup": _startup, "overhead": _overhead, "sessions": _sessions, "bus": _bus, "chaos": _chaos}
+RENDERED = {
+    "startup": _startup,
+    "overhead": _overhead,
+    "llm": _llm,
+    "sessions": _sessions,
+    "bus": _bus,
+    "chaos": _chaos,
+}
 PARTS = {"tree": tree, "settings": settings, "numbers": numbers}
 
 

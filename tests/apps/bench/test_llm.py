@@ -41,7 +41,7 @@ from pipeline.errors import SettingsError
 @pytest.fixture(autouse=True)
 def _no_clearing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clearing away takes long in a process with large libraries, and there is nothing to clear here."""
-    monkeypatch.setattr(llm_contest.gc, "collect", lambda: 0)
+    monkeypatch.setattr("gc.collect", lambda: 0)
 
 
 class Fake:
