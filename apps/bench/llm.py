@@ -139,7 +139,7 @@ def pair_of(name: PairName) -> Pair:
     from apps.bench.llm_large import large_pair
 
     target, draft = large_pair(BUNDLED / "target", AGREEMENT)
-    note = f"125 M parameters, 12 layers, random; the draft is right after {AGREEMENT:.0%} of tokens, by construction"
+    note = f"123 M parameters, 12 layers, random; the draft is right after {AGREEMENT:.0%} of tokens, by construction"
     return Pair(name, target, draft, note)
 
 

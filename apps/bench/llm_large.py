@@ -23,7 +23,7 @@ VOCABULARY = 32_000
 CONTEXT = 4096
 SEED = 5
 NOISE = 0.3
-"""What the layers' outputs are scaled by: they then change the last hidden state by about a third."""
+"""What the layers' outputs are scaled by: they then change the last hidden state by about a quarter."""
 
 
 class Shape(NamedTuple):

@@ -71,7 +71,7 @@ class LlamaCpp:
     def answer(self, prompts: Sequence[Ids], tokens: int) -> list[Answer]:
         """See `Contestant`."""
         began = time.perf_counter()
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), data=False)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
         streams = [_Stream(number, list(ids), []) for number, ids in enumerate(prompts)]
         computed = [0] * len(streams)
         while running := [stream for stream in streams if stream.output < tokens]:
