@@ -1,0 +1,85 @@
+"""One answer of a server, as the pipeline knows it: token ids, with the text that the server goes on behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InvalidParameter, PenstockError
+from pipeline.messages import FinishReason, Prompt
+from stages.detokenize import Vocabulary
+from stages.llm.remote_client import Piece
+from stages.llm.remote_prompt import PromptText
+from stages.llm.retokenize import Retokenizer, Spelling
+from stages.llm.stage import Run
+from stages.stops import StopFinder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Speech:
+    """What a tokenizer is needed for: built once, off the event loop, as a large vocabulary takes a second."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.name = str(tokenizer.name_or_path)
+        self.tokens = len(tokenizer)
+        self.end: int | None = tokenizer.eos_token_id
+        self.vocabulary = Vocabulary(tokenizer)
+        self.spelling = Spelling(tokenizer, self.vocabulary)
+        self.prompt = PromptText(tokenizer, self.vocabulary)
+
+
+class RemoteAnswer:
+    """One answer in the making: its tokens and its text, from whoever they are, and whether it has ended."""
+
+    def __init__(self, prompt: Prompt, speech: Speech, context: int) -> None:
+        known = range(speech.tokens)
+        if not all(token in known for token in (*prompt.ids, *prompt.emitted)):
+            raise InvalidParameter("prompt", f"has token ids that {speech.name!r} does not have")
+        self.prompt = prompt
+        self._speech, self._context = speech, context
+        self._detokenizer = speech.vocabulary.start()
+        self._stops = StopFinder(prompt.sampling.stop)
+        self.ids: list[int] = []
+        self.text = ""
+        self._add(prompt.emitted)
+        self._retokenizer = Retokenizer(speech.spelling, begun=bool(self.text))
+
+    @property
+    def finish(self) -> FinishReason | None:
+        """How it has ended already, by what is known of it."""
+        if self._stops.found or not set(self.prompt.sampling.stop_ids).isdisjoint(self.ids):
+            return "stop"
+        return "length" if self.room < 1 else None
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still come."""
+        most = min(self.prompt.sampling.max_output_tokens, self._context - len(self.prompt.ids))
+        return most - len(self.ids)
+
+    def take(self, piece: Piece) -> Run:
+        """The tokens of `piece`. A stop string that the server does not heed ends the answer here.
+
+        Raises:
+            PenstockError: its tokenizer is another one.
+        """
+        if piece.ids is None:
+            ids = self._retokenizer.feed(piece.text)
+        else:
+            ids = tuple(token for token in piece.ids if token != self._speech.end)
+            self._check(ids)
+        self._add(ids)
+        return Run(ids, "stop" if self._stops.found else piece.finish, piece.cached_tokens)
+
+    def _check(self, ids: Sequence[int]) -> None:
+        known = range(self._speech.tokens)
+        if not all(token in known for token in ids):
+            raise PenstockError(f"the server says tokens that {self._speech.name!r} does not have; is it the model's?")
+
+    def _add(self, ids: Sequence[int]) -> None:
+        self.ids += ids
+        text = "".join(map(self._detokenizer.feed, ids))
+        self.text += text
+        self._stops.feed(text)
