@@ -1,0 +1,51 @@
+"""A model's steps on an accelerator: what a batch needs is sent there in one copy, and small steps are replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.llm.gpu.attention import Paged, has_kernels
+from stages.llm.gpu.graphs import CudaCapture, Graphs
+from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
+
+
+class Steps:
+    """Computes the steps of `network` on `device`. Without `graphs` none is recorded; without CUDA none can be."""
+
+    def __init__(self, network: Any, device: torch.device, *, graphs: bool = True) -> None:
+        self._network, self._device = network, device
+        self._may_record = graphs and has_kernels(device.type)
+        self._graphs: Graphs | None = None
+
+    def record(self, store: Tensor, context: int, tell: Callable[[float], None] = lambda _share: None) -> None:
+        """Record small steps of sequences in `store`, of up to `context` positions. `tell` how much of it is done."""
+        if self._may_record:
+            self._graphs = Graphs(self.compute, store, context=context, capture=CudaCapture())
+            self._graphs.warm(tell)
+
+    @torch.inference_mode()
+    def __call__(self, ids: Sequence[int], wanted: Sequence[int], places: Sequence[Place], store: Tensor) -> Tensor:
+        """The logits at the rows `wanted`, [n, vocabulary] in float32; those of some row where none is."""
+        wanted = wanted or [0]
+        if self._graphs is not None:
+            logits = self._graphs(ids, wanted, places, store)
+            if logits is not None:
+                return logits
+        tables = tables_for_step(len(ids), len(wanted), len(places), blocks_of(places), store)
+        tables.fill(places, {"ids": ids, "wanted": wanted})
+        return self.compute(tables, store).float()
+
+    def compute(self, tables: Tables, store: Tensor) -> Tensor:
+        """The logits of what `tables` hold, [n, vocabulary]: calls on the device alone, which can be recorded."""
+        logits: Tensor = self._network(
+            input_ids=tables.mirror.part("ids").long()[None],
+            position_ids=tables.positions.clamp(min=0).long()[None],
+            use_cache=False,
+            logits_to_keep=tables.mirror.part("wanted").long(),
+            ragged=Paged(tables, store),
+        ).logits[0]
+        return logits
