@@ -66,10 +66,27 @@ def positions_of(source: str) -> int | None:
         ModelLoadError: its configuration cannot be read.
     """
     file = Path(source) / CONFIG
-    told = table(source, file).get("max_position_embeddings") if file.is_file() else None
-    if not isinstance(told, int):  # under another name, or the library's default for its kind
-        told = getattr(config_of(source, source), "max_position_embeddings", None)
-    return told if isinstance(told, int) else None
+    config: Any = table(source, file) if file.is_file() else {}
+    if "max_position_embeddings" not in config:  # under another name, or the library's default for its kind
+        config = config_of(source, source).get_text_config()
+    return positions(config)
+
+
+def positions(config: Any) -> int | None:
+    """How many positions a model of that configuration has (its JSON or the library's object), if that is known.
+
+    With "longrope" only those before all angles change: they change for a whole batch, with its longest sequence.
+    """
+    most = _field(config, "max_position_embeddings")
+    rope = _field(config, "rope_parameters") or _field(config, "rope_scaling") or {}
+    if isinstance(rope, Mapping) and (rope.get("rope_type") or rope.get("type")) == "longrope":
+        first = rope.get("original_max_position_embeddings") or _field(config, "original_max_position_embeddings")
+        most = first if isinstance(first, int) and isinstance(most, int) and first < most else most
+    return most if isinstance(most, int) else None
+
+
+def _field(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
 def config_of(source: str, folder: str | Path) -> PreTrainedConfig:

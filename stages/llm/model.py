@@ -12,7 +12,9 @@ import torch
 
 from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
-from stages.llm import attention, checkpoint, linears, progress, slim
+from stages.llm import attention, checkpoint, kinds, linears, progress, slim
+from stages.llm.configs import positions
+from stages.llm.gpu.steps import Steps
 from stages.llm.kv import Shape
 from stages.tokens import brief, load_tokenizer
 
@@ -36,7 +38,7 @@ class LoadedModel:
     `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
     this precision from all others, `kv` is what it keeps of a token, `tokens` the number of ids it has rows for.
     `revision` tells these very files, computed by these libraries on this kind of machine, from all others: keys and
-    values of the same revision are the same bits.
+    values of the same revision are the same bits. `steps` computes its steps, on all devices but the CPU.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LoadedModel:
     fingerprint: str
     tokens: int
     kv: Shape = NOTHING
+    steps: Steps | None = None
     revision: str = ""
 
 
@@ -59,6 +62,7 @@ def load_model(
     dtype: DType = "auto",
     forward: Forward = "auto",
     context: int | None = None,
+    graphs: bool = True,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load the model in the folder `source`, or the Hugging Face model of that name. Blocks, for minutes perhaps.
@@ -70,6 +74,7 @@ def load_model(
             on the CPU what they are multiplied with, all else there in float32).
         forward: `library` leaves out the engine's own forward pass, which some kinds of models have (see `slim.py`).
         context: Fewer positions than the model has, to save memory.
+        graphs: Whether an engine may record small steps as CUDA graphs.
         progress: Is told how far loading has come.
 
     Raises:
@@ -83,6 +88,7 @@ def load_model(
     tokenizer = load_tokenizer(folder)
     place = _device(source, device)
     network = _load(source, folder, _dtype(dtype, place), tell).to(place).eval()
+    kinds.check_network(source, network)
     if dtype == "int8":
         network = _quantized(network)
     tell("trying it out", None)
@@ -95,6 +101,7 @@ def load_model(
         context=_context(source, network, context),
         eos=_eos(network, tokenizer),
         tokens=network.get_input_embeddings().weight.shape[0],
+        steps=Steps(network, place, graphs=graphs) if place.type != "cpu" else None,
         fingerprint=checkpoint.fingerprint(folder, files, *_precision(network, dtype), attention.NAME),
     )
     _check_vocabulary(model)
@@ -162,7 +169,7 @@ def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell:
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        _check_config(source, config)
+        kinds.check_config(source, config)
         with progress.told("loading the weights", tell):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
@@ -179,19 +186,8 @@ def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell:
     return network
 
 
-def _check_config(source: str, config: Any) -> None:
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelLoadError(source, f"{config.model_type} is no causal language model but an encoder and a decoder")
-    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if kinds:
-        raise ModelLoadError(source, f"layers of type {', '.join(sorted(kinds))} are not supported")
-
-
 def _context(source: str, network: Any, wanted: int | None) -> int:
-    config = network.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None)
-    if not isinstance(most, int):
-        most = wanted or 2048
+    most = positions(network.config.get_text_config()) or wanted or 2048
     if wanted is not None and wanted > most:
         raise ModelLoadError(source, f"a context of {wanted} was asked for, but the model has {most} positions")
     return wanted or most

@@ -162,5 +162,4 @@ def _turns(rotary: nn.Module, context: int, dtype: torch.dtype) -> Tensor:
 
 def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Each head of [T, heads, size] turned: its halves (a, b) become (a cos - b sin, b cos + a sin)."""
-    swapped = heads.unflatten(-1, (2, -1)).flip(2).flatten(2)
-    return (heads * cosines).add_(swapped.mul_(sines))
+    return (heads * cosines).add_(heads.roll(heads.shape[-1] // 2, -1).mul_(sines))
