@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Sequence as Seq
 
 LEARNED, OWN = 0.1, 0.05
-"""How much the latest step counts for all sizes of steps, and for its own."""
+"""How much the latest step counts for all sizes of steps, and for its own at least: the first ones count more."""
 
-OUTLIER = 3.0
+OUTLIER = 2.0
 """A step that took more than so many times what it should says no more than that: the machine may have slept."""
 
 LEAST_S = 1e-9
@@ -35,6 +35,7 @@ class Costs:
         self._tile = tile
         self._factor = 1.0
         self._own = [1.0] * len(points)
+        self._seen = [0] * len(points)
 
     @classmethod
     def line(cls, base: float, sequence: float, token: float) -> Costs:
@@ -68,7 +69,9 @@ class Costs:
         ratio = seconds / max(LEAST_S, self.step(sequences, rows))
         ratio = min(OUTLIER, max(1 / OUTLIER, ratio))
         self._factor *= ratio**LEARNED
-        self._own[self._nearest(rows)] *= ratio**OWN
+        point = self._nearest(rows)
+        self._own[point] *= ratio ** max(OWN, 1 / (3 + self._seen[point]))
+        self._seen[point] += 1
 
     def _nearest(self, rows: int) -> int:
         upper = min(bisect.bisect_left(self._rows, rows), len(self._rows) - 1)

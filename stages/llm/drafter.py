@@ -27,10 +27,10 @@ NEAR = 32
 
 
 class Wish(NamedTuple):
-    """Guess at most `count` tokens for `sequence`."""
+    """Guess at most so many `tokens` for `sequence`."""
 
     sequence: Sequence
-    count: int
+    tokens: int
 
 
 class DraftModel:
@@ -64,7 +64,7 @@ class DraftModel:
 
     def guess(self, wishes: Seq[Wish], costs: Costs | None = None) -> None:
         """Guess for all sequences together, token by token, to an answer's end at most; `costs` learn of it."""
-        going = [(View(wish.sequence, self.draft.tokens), wish.count) for wish in wishes if wish.count]
+        going = [(View(wish.sequence, self.draft.tokens), wish.tokens) for wish in wishes if wish.tokens]
         while going:
             began = time.perf_counter()
             works = [Work(view, view.pending) for view, _ in going]

@@ -60,7 +60,8 @@ class SpeculationCounts:
 class Offer(NamedTuple):
     """What a drafter can do for a sequence: `tokens` where they are known beforehand.
 
-    `behind`: the draft model has to read first. `trial`: it is asked to show what it is worth.
+    `behind`: the draft model has to read first. `trial`: it is asked to show what it is worth. `owed`: that has been
+    paid for.
     """
 
     by: Name
@@ -69,6 +70,7 @@ class Offer(NamedTuple):
     tokens: list[int]
     behind: bool = False
     trial: bool = False
+    owed: bool = False
 
 
 class Made(NamedTuple):
@@ -97,21 +99,21 @@ class Guesses:
         self.draft = Luck(beliefs.draft)
         self._ngram = [(least, Luck(common)) for least, common in beliefs.ngram]
         self.made: Made | None = None
-        self.latest: Luck | None = None
-        """Whose guesses were asked for last."""
+        self.said: Made | None = None
+        """What the text said, whether or not it was asked: whether it is right is known in any case."""
         self.catching_up = False
         """Whether the draft model reads what it has not computed yet."""
+        self.owed = False
+        """Whether that is done for a trial, which so has been paid for."""
 
     def ngram(self, agreed: int) -> Luck:
         """The luck of guesses before which so many tokens agree."""
         return next(luck for least, luck in self._ngram if agreed >= least)
 
     def age(self) -> None:
-        """Somebody is to be asked again: what is known of those who were not asked the last time grows old."""
+        """Somebody is to be asked again: what was known grows old."""
         for luck in (self.draft, *(luck for _, luck in self._ngram)):
-            if luck is not self.latest:
-                luck.age()
-        self.latest = None
+            luck.age()
 
 
 def judge(made: Made, ids: Seq[int], *, ended: bool, eos: frozenset[int]) -> tuple[int, bool]:

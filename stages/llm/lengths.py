@@ -36,6 +36,10 @@ class Bid:
     drafted: bool = False
     once_s: float = 0.0
 
+    def expected(self, length: int) -> float:
+        """How many of so many guesses will be right."""
+        return sum(self.luck**n for n in range(1, length + 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

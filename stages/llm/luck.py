@@ -15,7 +15,7 @@ TRUST = 4.0
 """What holds for all counts as much as so many tokens of one's own."""
 
 AGING = 0.98
-"""What remains of one's own evidence after each step in which nothing was guessed."""
+"""What remains of one's own evidence from one step to the next."""
 
 
 @dataclass(slots=True)
@@ -50,6 +50,6 @@ class Luck:
             self.judged += 1 - OWN * self.judged
 
     def age(self) -> None:
-        """A step has passed without a guess."""
+        """Time has passed."""
         self.hits *= AGING
         self.judged *= AGING

@@ -15,7 +15,7 @@ from pipeline.errors import ModelLoadError
 from stages.llm.costs import Costs
 from stages.llm.drafter import NEAR, DraftModel, Wish
 from stages.llm.forward import Work
-from stages.llm.guesses import Beliefs, Guesses, Made, Name, Offer, SpeculationCounts, judge
+from stages.llm.guesses import Beliefs, Guesses, Made, Offer, SpeculationCounts, judge
 from stages.llm.lengths import Bid, plan
 from stages.llm.model import LoadedModel
 from stages.llm.sequence import Sequence
@@ -34,6 +34,9 @@ INDEXED = 4096
 
 REST = 3
 """Steps after one without guesses in which nobody asks whether they would pay."""
+
+PLAIN = 64
+"""After so many steps with guesses there is one without: what that costs must be known, too."""
 
 TRIAL = 2
 """Tokens that one who is not asked otherwise guesses to show what they are worth."""
@@ -81,9 +84,10 @@ class Speculation:
         self._draft_costs: Costs | None = None
         self._beliefs = Beliefs()
         self._guesses: dict[int, Guesses] = {}
-        self._purses: dict[Name, Purse] = {"draft": Purse(), "ngram": Purse()}
+        self._purse = Purse()
         self._speed = 0.0
         self._rest = 0
+        self._since_plain = 0
         self._others = 0
         self.counts = SpeculationCounts()
 
@@ -114,6 +118,9 @@ class Speculation:
         if self._rest:
             self._rest -= 1
             return
+        if self._since_plain >= PLAIN and not self._always:
+            self._since_plain = 0
+            return
         if not streams or (self._costs is None and not self._always):
             return
         offers = [self._offers(sequence) for sequence in streams]
@@ -124,17 +131,22 @@ class Speculation:
             bids = [offer.bid if offer else NOTHING for offer in chosen]
             best = plan(bids, self._costs, self._draft_costs, others=self._others)
             lengths, self._speed = best.lengths, best.speed
-            self._try_others(self._costs, offers, chosen, lengths)
+            self._try_draft(self._costs, offers, chosen, lengths)
         if any(lengths):
             self._make(streams, chosen, lengths)
+            self._since_plain += 1
         else:
             self._rest = 0 if self._always else REST
+            self._since_plain = 0
 
     def saw(self, works: Seq[Work[Sequence]], seconds: float) -> None:
         """A step has computed `works`; their sequences have accepted what was right."""
         prompts = 0
         for work in works:
             guesses = self._guesses.get(work.sequence.number)
+            if guesses and guesses.said:
+                guesses.said.luck.saw(*self._judged(work.sequence, guesses.said))
+                guesses.said = None
             if guesses and guesses.made:
                 self._judge(work.sequence, guesses.made, work.count - 1)
                 guesses.made = None
@@ -144,38 +156,37 @@ class Speculation:
                 self.counts.saw(0, 1)
         if self._costs and not prompts:
             self._costs.saw(len(works), sum(work.count for work in works), seconds)
-        for purse in self._purses.values():
-            purse.earn(seconds)
+        self._purse.earn(seconds)
 
     def _judge(self, sequence: Sequence, made: Made, judged: int) -> None:
         """Learn from the guesses of which the model has judged the first `judged`."""
         made = made._replace(tokens=made.tokens[:judged])
-        right, wrong = judge(made, sequence.ids, ended=sequence.finish is not None, eos=self._model.eos)
-        made.luck.saw(right, wrong)
+        right, wrong = self._judged(sequence, made)
+        if made.by == "draft":
+            made.luck.saw(right, wrong)
         if made.trial and self._speed:
-            self._purses[made.by].gain(right / self._speed)
+            self._purse.gain(right / self._speed)
         self.counts.saw(judged, len(sequence.ids) - made.start)
         self.counts.guessed(made, right)
 
-    def _try_others(
-        self, costs: Costs, offers: Seq[Seq[Offer]], chosen: list[Offer | None], lengths: list[int]
-    ) -> None:
-        """Where a drafter is asked nowhere, have it guess for one sequence, if there is time for that."""
-        used = {offer.by for offer, length in zip(chosen, lengths, strict=True) if offer and length}
-        count, rows = len(lengths), len(lengths) + sum(lengths) + self._others
-        row_s = costs.step(count, rows + TRIAL) - costs.step(count, rows)
-        for name in self._purses.keys() - used:
-            able = [(who, offer) for who, each in enumerate(offers) for offer in each if offer.by == name]
-            if able:
-                who, offer = min(able, key=_least_known)
-                if self._purses[name].pay(row_s + self._drafting(offer.bid)):
-                    chosen[who], lengths[who] = offer._replace(trial=True), min(TRIAL, offer.bid.most)
+    def _judged(self, sequence: Sequence, made: Made) -> tuple[int, bool]:
+        return judge(made, sequence.ids, ended=sequence.finish is not None, eos=self._model.eos)
 
-    def _drafting(self, bid: Bid) -> float:
-        """Seconds that a trial takes the draft model."""
-        if not bid.drafted or self._draft_costs is None:
-            return 0.0
-        return TRIAL * self._draft_costs.step(1, 1) + bid.once_s * HORIZON
+    def _try_draft(self, costs: Costs, offers: Seq[Seq[Offer]], chosen: list[Offer | None], lengths: list[int]) -> None:
+        """Where the draft model is asked nowhere, have it guess for one sequence, if there is time for that."""
+        able = [(who, offer) for who, each in enumerate(offers) for offer in each if offer.by == "draft"]
+        if not able or any(offer and offer.by == "draft" and n for offer, n in zip(chosen, lengths, strict=True)):
+            return
+        who, offer = min(able, key=_least_known)
+        count, rows = len(lengths), len(lengths) + sum(lengths) + self._others
+        cost_s = costs.step(count, rows + TRIAL) - costs.step(count, rows)
+        if self._draft_costs and not offer.owed:
+            cost_s += TRIAL * self._draft_costs.step(1, 1) + offer.bid.once_s * HORIZON
+        instead = chosen[who]
+        if instead and lengths[who] and self._speed:
+            cost_s += instead.bid.expected(lengths[who]) / self._speed
+        if self._purse.pay(cost_s):
+            chosen[who], lengths[who] = offer._replace(trial=True), min(TRIAL, offer.bid.most)
 
     def _make(self, streams: Seq[Sequence], chosen: Seq[Offer | None], lengths: Seq[int]) -> None:
         """Guess as far as decided, and remember who did."""
@@ -187,6 +198,7 @@ class Speculation:
                 sequence.drafts += offer.tokens[:length]
             elif offer.behind:
                 self._guesses[sequence.number].catching_up = True
+                self._guesses[sequence.number].owed = offer.trial
             else:
                 wishes.append(Wish(sequence, length))
         if wishes:
@@ -194,7 +206,7 @@ class Speculation:
         for sequence, offer in zip(streams, chosen, strict=True):
             if sequence.drafts and offer:
                 guesses = self._guesses[sequence.number]
-                guesses.latest = offer.luck
+                guesses.owed &= offer.by == "ngram"
                 guesses.made = Made(offer.by, offer.luck, sequence.drafts, len(sequence.ids), offer.trial)
 
     def _read(self, behind: Seq[Sequence]) -> None:
@@ -238,13 +250,14 @@ class Speculation:
             tokens = _cut(guesses.index.guess(sequence.ids, match, limit), self._model.eos)
             luck = guesses.ngram(match.length)
             offers.append(Offer("ngram", luck, Bid(luck.value, len(tokens)), tokens))
+            guesses.said = Made("ngram", luck, tokens, len(sequence.ids))
         if self._drafter and (most := min(limit, self._drafter.most(sequence))):
             lag = self._drafter.lag(sequence)
             behind = lag > NEAR
             if not guesses.catching_up:
-                once = self._reading(lag) / min(HORIZON, sequence.room) if behind else 0.0
+                once = self._reading(lag) / min(HORIZON, sequence.room) if lag > 1 else 0.0
                 bid = Bid(guesses.draft.value, most, drafted=True, once_s=once)
-                offers.append(Offer("draft", guesses.draft, bid, [], behind))
+                offers.append(Offer("draft", guesses.draft, bid, [], behind, owed=guesses.owed))
         return offers
 
     def _reading(self, tokens: int) -> float:
@@ -278,4 +291,4 @@ def _cut(tokens: list[int], eos: frozenset[int]) -> list[int]:
 
 
 def _least_known(offer: tuple[int, Offer]) -> tuple[float, float]:
-    return offer[1].bid.once_s, offer[1].luck.judged
+    return 0.0 if offer[1].owed else 1 + offer[1].bid.once_s, offer[1].luck.judged
