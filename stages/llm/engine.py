@@ -22,6 +22,7 @@ from pipeline.messages import Prompt
 from stages.llm.batch import Batch
 from stages.llm.blocks import BlockPool
 from stages.llm.disk import LEAST, DiskCache
+from stages.llm.grammar import Grammars, Matcher
 from stages.llm.kv import blocks_for
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
@@ -98,6 +99,7 @@ class TorchEngine:
         """Prompts that may come at once: those that run or wait, and as many of which some must be refused."""
         self._max_wait_s = max_wait_s
         self._close_s = close_s
+        self._grammars = Grammars(model)
         self._speculation = None if speculation == "off" else Speculation(model, draft, mode=speculation, most=ahead)
         self._disk = disk
         self._rates = Rates(most)
@@ -131,6 +133,7 @@ class TorchEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._fail_all("the engine is stopping")
+        self._grammars.close()
         self._orders.put(None)
         await asyncio.to_thread(self._thread.join, self._close_s)
         if self._thread.is_alive():
@@ -140,6 +143,7 @@ class TorchEngine:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
         """Continue `prompt`; see `Engine`."""
+        matcher = await self._grammars.matcher(prompt)
         if not self.alive:
             raise EngineUnavailable("the model is not running")
         if len(self._mailboxes) >= self.takes:
@@ -150,7 +154,7 @@ class TorchEngine:
         number = next(self._numbers)
         mailbox = self._mailboxes[number] = Mailbox()
         try:
-            self._orders.put(self._sequence(number, prompt))
+            self._orders.put(self._sequence(number, prompt, matcher))
             while True:
                 run = await mailbox.next()
                 yield run
@@ -161,7 +165,7 @@ class TorchEngine:
             if not mailbox.ended:
                 self._orders.put(number)
 
-    def _sequence(self, number: int, prompt: Prompt) -> Sequence:
+    def _sequence(self, number: int, prompt: Prompt, matcher: Matcher | None) -> Sequence:
         """What is to be answered. What another worker had begun may take as long as it takes."""
         tenant, deadline = request.current()
         now = time.monotonic()
@@ -170,6 +174,7 @@ class TorchEngine:
             prompt,
             self._model.vocabulary,
             context=self._model.context,
+            matcher=matcher,
             tenant=tenant,
             latest=math.inf if prompt.emitted else now + self._max_wait_s,
             ends=math.inf if prompt.emitted else now + deadline - time.time(),

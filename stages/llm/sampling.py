@@ -70,7 +70,7 @@ def _choose(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
         logits[rows] = shifted(logits[rows], shifts, [choices[row].drafts for row in rows])
     if rows := [row for row, choice in enumerate(choices) if choice.mask is not None]:
         masks = [mask for choice in choices if (mask := choice.mask) is not None]
-        logits[rows] = logits[rows].masked_fill(~allowed(masks, logits), float("-inf"))
+        logits[rows] = logits[rows].masked_fill(~allowed(masks, logits[rows]), float("-inf"))
     tokens = logits.argmax(-1)
     if rows := [row for row, choice in enumerate(choices) if choice.temperature > 0]:
         tokens[rows] = _draw(logits[rows], [choices[row] for row in rows])
@@ -78,7 +78,7 @@ def _choose(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
 
 
 def allowed(masks: Sequence[Tensor], logits: Tensor) -> Tensor:
-    """`masks` as truth values of the shape of `logits` ([rows, vocabulary])."""
+    """`masks`, one for each row, as truth values of the shape of `logits` ([rows, vocabulary])."""
     words = torch.stack(list(masks)).to(logits.device)
     bits = (words[:, :, None] >> torch.arange(32, dtype=torch.int32, device=logits.device)) & 1
     known = bits.flatten(1)[:, : logits.shape[1]].bool()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Seq
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from pipeline.errors import InvalidParameter
 from pipeline.messages import FinishReason, Prompt
 from pipeline.request import NOBODY
 from stages.detokenize import Vocabulary
@@ -15,6 +17,9 @@ from stages.llm.penalties import shift_of
 from stages.llm.sampling import Choice
 from stages.llm.stage import Run
 from stages.stops import StopFinder
+
+if TYPE_CHECKING:
+    from stages.llm.grammar import Matcher
 
 
 class Sequence:
@@ -34,6 +39,7 @@ class Sequence:
         vocabulary: Vocabulary,
         *,
         context: int,
+        matcher: Matcher | None = None,
         tenant: str = NOBODY,
         latest: float = math.inf,
         ends: float = math.inf,
@@ -54,6 +60,7 @@ class Sequence:
         self.cached = 0
         self.finish: FinishReason | None = None
         self.most = min(len(prompt.ids) + prompt.sampling.max_output_tokens, context)
+        self.matcher = matcher
         self._shift = shift_of(prompt.sampling, self.ids, len(prompt.ids))
         self._table: BlockTable | None = None
         self._stop = _StopWatch(vocabulary, prompt.sampling.stop) if prompt.sampling.stop else None
@@ -112,13 +119,17 @@ class Sequence:
 
     def choices(self) -> list[Choice]:
         """How to choose at each of the `logits` positions."""
-        return [self.choice(len(self.ids) + ahead) for ahead in range(self.logits)]
+        choices = [self.choice(len(self.ids) + ahead) for ahead in range(self.logits)]
+        if self.matcher and self.matcher.error:
+            raise InvalidParameter("grammar", self.matcher.error)
+        return choices
 
     def choice(self, position: int) -> Choice:
         """How to choose the token at `position`, the drafts before it taken for granted."""
         ask = self.sampling
-        before = tuple(self.drafts[: position - len(self.ids)]) if self._shift else ()
-        return Choice(ask.seed, position, ask.temperature, ask.top_p, ask.top_k, ask.min_p, self._shift, before)
+        before = tuple(self.drafts[: position - len(self.ids)]) if self._shift or self.matcher else ()
+        mask = self.matcher.mask(self.ids, before) if self.matcher else None
+        return Choice(ask.seed, position, ask.temperature, ask.top_p, ask.top_k, ask.min_p, self._shift, before, mask)
 
     def advance(self, count: int) -> None:
         """`count` more were computed, but the last certain one is not yet among them."""
@@ -147,7 +158,8 @@ class Sequence:
         return Run(tuple(new), self.finish, self.cached)
 
     def _stops(self, token: int) -> bool:
-        return token in self.sampling.stop_ids or (self._stop is not None and self._stop.feed(token))
+        ended = self.matcher is not None and self.matcher.ended(self.ids)
+        return ended or token in self.sampling.stop_ids or (self._stop is not None and self._stop.feed(token))
 
 
 class _StopWatch:

@@ -98,7 +98,7 @@ def expected(temperature: float, top_k: int, top_p: float, min_p: float) -> torc
     probabilities = (LOGITS.double() / temperature).softmax(-1).tolist()
     order = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])
     inside = order[: top_k or len(order)]
-    mass, kept = sum(probabilities[token] for token in inside), []
+    mass, kept = sum(probabilities[token] for token in inside), list[int]()
     for token in inside:
         if sum(probabilities[other] for other in kept) / mass < top_p:
             kept.append(token)
@@ -128,7 +128,8 @@ def test_draws_follow_the_truncated_distribution(temperature: float, top_k: int,
     assert chi_square(counts, probabilities) < 25.7  # at most 5 degrees of freedom
 
 
-WIDE = torch.randn(9, 1201, generator=torch.Generator().manual_seed(5)) * 2
+WIDE = torch.randn(11, 1201, generator=torch.Generator().manual_seed(5)) * 2
+SOME = torch.tensor([0x0F0F00FF, -1, 1, -(1 << 31), 7], dtype=torch.int32)
 MIXED = [
     Choice(1, 5, 0.0),
     Choice(1, 5, 1.0),
@@ -139,6 +140,8 @@ MIXED = [
     Choice(6, 8, 1.0, 0.95, 700, 0.001),
     Choice(7, 9, 0.7, top_k=3),
     Choice(8, 9, 5.0),
+    Choice(9, 9, 0.0, mask=SOME),
+    Choice(9, 9, 4.0, 0.99, mask=SOME),
 ]
 
 
@@ -163,7 +166,15 @@ def test_plain_rows_cost_one_argmax(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody asks for anything, nothing but the argmax is computed."""
     monkeypatch.setattr(sampling, "_choose", None)
 
-    assert sample(WIDE, [Choice(n, n, 0.0, 0.5, 7) for n in range(9)]) == WIDE.argmax(-1).tolist()
+    assert sample(WIDE, [Choice(n, n, 0.0, 0.5, 7) for n in range(11)]) == WIDE.argmax(-1).tolist()
+
+
+def test_masked_tokens_are_never_chosen() -> None:
+    """Only tokens whose bit is set are drawn, all of them are, and none beyond the mask."""
+    bits = {token for token in range(160) if int(SOME[token >> 5]) >> (token & 31) & 1}
+    choices = [Choice(seed, 1, 50.0, mask=SOME) for seed in range(2000)]
+
+    assert set(sample(WIDE[:1].expand(2000, -1), choices)) == bits
 
 
 def test_likelihoods_are_the_models_own() -> None:
@@ -171,10 +182,9 @@ def test_likelihoods_are_the_models_own() -> None:
     first, second = likelihoods(LOGITS.expand(2, -1), [1, 5], 2)
 
     probabilities = LOGITS.double().softmax(-1)
-    assert (first.id, first.logprob) == (1, pytest.approx(math.log(probabilities[1])))
-    assert [(one.id, one.logprob) for one in second.top] == [
-        (token, pytest.approx(math.log(probabilities[token]))) for token in (0, 1)
-    ]
+    assert (first.id, second.id, [one.id for one in second.top]) == (1, 5, [0, 1])
+    assert first.logprob == pytest.approx(math.log(probabilities[1]))
+    assert [one.logprob for one in second.top] == pytest.approx([math.log(probabilities[token]) for token in (0, 1)])
 
 
 def test_likelihoods_can_be_written() -> None:
