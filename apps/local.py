@@ -67,6 +67,7 @@ async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.E
             parts = await stack.enter_async_context(
                 loaded(on_disk(settings.model), tell=tell, registry=health.registry)
             )
+        health.doubt = parts.problem
         async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
             announce(gateway.address, parts.name, settings.gateway)
             await stop.wait()

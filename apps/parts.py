@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from apps.disk_metrics import DiskCollector
 from apps.engine_metrics import EngineCollector
+from apps.remote import check_remote, remote_engine
 from apps.settings import ModelSettings, StageSettings
 from apps.unstoppable import in_thread
 from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
@@ -62,6 +63,10 @@ class Parts:
     """When the model's step in progress began (`time.monotonic`); None: no step is in progress."""
     takes: int = 0
     """Turns that the engine takes at once, so that it can tell which of them must wait and which must go."""
+    problem: Callable[[], str] = lambda: ""
+    """Why the engine cannot serve now; nothing if it can."""
+    repeatable: bool = True
+    """Whether an answer that is computed anew is the same answer."""
 
     def stage(self, name: str, settings: StageSettings) -> Stage:
         """The stage called `name`."""
@@ -77,7 +82,15 @@ class Parts:
         return replace(stage, concurrency=concurrency, span=settings.span)
 
     def chained(self, names: Sequence[str], settings: StageSettings) -> Stage:
-        """The stages called `names` as one."""
+        """The stages called `names` as one.
+
+        Raises:
+            SettingsError: a chain begins its turns anew after a takeover, and the engine would answer otherwise.
+        """
+        if len(names) > 1 and "llm" in names and not self.repeatable:
+            raise SettingsError(
+                "stage", "with the engine `openai`, llm must be a stage of its own: run it without others"
+            )
         stages = [self.stage(name, settings) for name in names]
         return stages[0] if len(stages) == 1 else chain(*stages)
 
@@ -108,17 +121,24 @@ async def loaded(
 
     Raises:
         ModelLoadError: the model or its tokenizer cannot be loaded.
+        SettingsError: the settings of a server that shall compute are not enough.
     """
+    if with_engine and model.engine == "openai":
+        check_remote(model)
+        tokenizer, context = await in_thread(_without_weights, model)
+        async with remote_engine(model, tokenizer, context, registry) as remote:
+            parts = Parts(served_name(model), tokenizer, remote.context, _paced(remote, model), takes=remote.takes)
+            yield replace(parts, problem=lambda: remote.problem, repeatable=False)
+        return
     if with_engine and model.name != INSTANT:
         async with _engine(model, tell, registry) as (engine, tokenizer, context):
-            paced = Paced(engine, model.pace_s) if model.pace_s else engine
+            paced = _paced(engine, model)
             yield Parts(served_name(model), tokenizer, context, paced, lambda: engine.busy_since, engine.takes)
         return
     tokenizer, context = await in_thread(_without_weights, model)
     parts = Parts(served_name(model), tokenizer, context)
     if with_engine:
-        instant = _instant(tokenizer)
-        parts = replace(parts, engine=Paced(instant, model.pace_s) if model.pace_s else instant)
+        parts = replace(parts, engine=_paced(_instant(tokenizer), model))
     yield parts
 
 
@@ -238,6 +258,10 @@ def _instant(tokenizer: PreTrainedTokenizerBase) -> InstantEngine:
     """An engine that makes tokens up: ordinary ones, from the middle of the vocabulary on."""
     last = max(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     return InstantEngine(vocabulary=range(last // 2, last))
+
+
+def _paced(engine: Engine, model: ModelSettings) -> Engine:
+    return Paced(engine, model.pace_s) if model.pace_s else engine
 
 
 class Paced:

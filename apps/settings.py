@@ -50,6 +50,25 @@ class ModelSettings:
     """Tokens that are guessed ahead at most."""
     alias: str = ""
     """The name by which clients may ask for it; none is its folder's or Hugging Face name."""
+    engine: Literal["torch", "openai"] = "torch"
+    """What computes: `torch` in this process, or `openai`, any server that speaks OpenAI's API (vLLM, SGLang, LMDeploy,
+    TGI, TensorRT-LLM, llama.cpp, Ollama); the model's name is then that of its tokenizer."""
+    base_url: str = ""
+    """Where that server is: `http://HOST:PORT/v1`."""
+    api_key: Secret = NO_SECRET
+    """Its key, if it wants one; `file:PATH` is the file that holds it."""
+    remote_name: str = ""
+    """What the server calls the model; none is the model called like the tokenizer, or the only one it has."""
+    server: Literal["auto", "openai", "vllm", "sglang", "lmdeploy", "tensorrt-llm", "llama.cpp", "llama-cpp-python"] = (
+        "auto"
+    )
+    """What the server is, which decides what can be asked for beyond OpenAI's parameters; `auto` is what it says."""
+    prompt_form: Literal["text", "ids"] = "text"
+    """How prompts go there: `ids`, the exact tokens, to a server that takes them (vLLM, SGLang, llama.cpp's own)."""
+    first_token_s: Seconds = 60.0
+    """Seconds to wait for the first piece of an answer from there."""
+    next_token_s: Seconds = 30.0
+    """Seconds to wait for each further one; then the rest is asked for anew."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"

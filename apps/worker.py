@@ -79,6 +79,7 @@ async def _work(
         with progress(f"loading {settings.model.name or 'the demo model'} for {title}") as tell:
             loading = loaded(settings.model, with_engine="llm" in names, tell=tell, registry=health.registry)
             parts = await stack.enter_async_context(loading)
+        health.doubt = lambda: parts.problem() if bus.state.up else f"Kafka is lost: {bus.state.why}"
         await bus.prepare([topic.name for topic in ROUTE])
         if seat is not None:
             bus.identify(await seat.taken(bus, parts))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apps.cli.options import Config, Device, Draft, Model, Sets, given
+from apps.cli.options import BaseUrl, Config, Device, Draft, Engine, Model, Sets, given
 from apps.cli.running import quiet, settings_of
 from pipeline.errors import SettingsError
 from pipeline.messages import Grammar, Sampling
@@ -31,6 +31,8 @@ def generate(
     config: Config = None,
     model: Model = None,
     draft: Draft = None,
+    engine: Engine = None,
+    base_url: BaseUrl = None,
     device: Device = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told beforehand.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without chat template.")] = False,
@@ -64,7 +66,7 @@ def generate(
 
     The model is loaded for it; for many prompts, `penstock up` and a client are faster.
     """
-    chosen = settings_of(config, given(sets, model=model, draft=draft, device=device))
+    chosen = settings_of(config, given(sets, model=model, draft=draft, engine=engine, base_url=base_url, device=device))
     sampling = Sampling(
         seed=secrets.randbits(32) if seed is None else seed,
         max_output_tokens=max_tokens,

@@ -31,6 +31,14 @@ Draft = Annotated[
     str | None,
     typer.Option("--draft", help="The same for a draft model, which guesses ahead; 'none' for none."),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="torch, or openai: a server that speaks OpenAI's API.", show_default="torch"),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="That server, http://HOST:PORT/v1; --model is its tokenizer then."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.", show_default="8080")]
@@ -57,6 +65,8 @@ LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, 
 SETTINGS = {
     "model": "model.name",
     "draft": "model.draft",
+    "engine": "model.engine",
+    "base_url": "model.base_url",
     "device": "model.device",
     "host": "gateway.host",
     "port": "gateway.port",

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from apps.cli.options import (
+    BaseUrl,
     Config,
     Device,
     Draft,
+    Engine,
     HealthPort,
     Host,
     Kafka,
@@ -37,13 +39,26 @@ def up(
     port: Port = None,
     model: Model = None,
     draft: Draft = None,
+    engine: Engine = None,
+    base_url: BaseUrl = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
 ) -> None:
     """Serve everything in this one process: no Kafka and no Redis are needed."""
     settings = settings_of(
-        config, given(sets, host=host, port=port, model=model, draft=draft, device=device, log_level=log_level)
+        config,
+        given(
+            sets,
+            host=host,
+            port=port,
+            model=model,
+            draft=draft,
+            engine=engine,
+            base_url=base_url,
+            device=device,
+            log_level=log_level,
+        ),
     )
     from apps.local import serve
 
@@ -83,6 +98,8 @@ def stage(
     standby: Standby = None,
     model: Model = None,
     draft: Draft = None,
+    engine: Engine = None,
+    base_url: BaseUrl = None,
     device: Device = None,
     log_level: LogLevel = None,
     sets: Sets = None,
@@ -103,6 +120,8 @@ def stage(
             standby=standby,
             model=model,
             draft=draft,
+            engine=engine,
+            base_url=base_url,
             device=device,
             log_level=log_level,
         ),

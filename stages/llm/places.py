@@ -27,6 +27,7 @@ class Places:
         self._numbers = itertools.count()
         self._each_s = 1.0
         self.taken = 0
+        self.refused = 0
 
     @property
     def waiting(self) -> int:
@@ -85,4 +86,5 @@ class Places:
                 turn.set_result(None)
 
     def _overloaded(self, what: str) -> Overloaded:
+        self.refused += 1
         return Overloaded(what, retry_after=max(SOONEST_S, self._each_s * (1 + len(self._line)) / self._most))

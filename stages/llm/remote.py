@@ -194,6 +194,11 @@ class OpenAIEngine:
         return self._server.stream(self._served.name, text, own, {**extra, **dialect.unheaded}, dialect)
 
     @property
+    def refused(self) -> int:
+        """Turns for which there was no room, here or there."""
+        return self.counts.refused + self.places.refused
+
+    @property
     def _dialect(self) -> Dialect:
         return DIALECTS[self._kind] if self._kind else dialect_of(self._served.owner)
 
@@ -243,9 +248,9 @@ class OpenAIEngine:
         served = await self._server.models()
         found = named(served, self._model, self._speech.name)
         if found is None:
-            names = ", ".join(one.name for one in served[:LISTED]) or "it does not say which"
-            wanted = f"has no model {self._model!r}" if self._model else "has several models, or none"
-            raise ModelLoadError(self._server.url, f"it {wanted}; it has: {names}; name one in model.remote_name")
+            names = ", ".join(one.name for one in served[:LISTED]) or "none that it tells of (is the URL right?)"
+            wanted = f"has no model {self._model!r}" if self._model else "does not have just one model"
+            raise ModelLoadError(self._server.url, f"it {wanted}; it has {names}; name one in model.remote_name")
         if self.problem:
             log.info("%s serves %s (%s)", self._server.url, found.name, self._kind or dialect_of(found.owner).kind)
         self._served, self.problem = found, ""
