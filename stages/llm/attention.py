@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from stages.llm.gpu.attention import Paged
 from stages.llm.kv import Shape
 from stages.llm.layout import Ragged
 
@@ -54,7 +55,7 @@ def ragged_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    ragged: Ragged | Survey,
+    ragged: Ragged | Paged | Survey,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **others: Any,
@@ -67,6 +68,12 @@ def ragged_attention(
     _refuse_unknown(module, attention_mask, sliding_window, others)
     if isinstance(ragged, Survey):
         return ragged.note(module.layer_idx, query, key, value), None
+    if isinstance(ragged, Paged):
+        softcap = others.get("softcap")
+        attended = ragged.attend(
+            module.layer_idx, query, key, value, scaling=scaling, window=sliding_window, softcap=softcap
+        )
+        return attended, None
     layer, heads, kv_heads, size = module.layer_idx, query.shape[1], key.shape[1], query.shape[3]
     ragged.write(layer, key[0], value[0])
     plan = ragged.layout(heads, kv_heads)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from stages.llm.gpu.tables import Place
 from stages.llm.layout import Ragged, Span
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ class Work(Generic[S]):
 
 
 def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
-    """The logits to choose from, in float32: for each work that is `last`, one row per choice; then padding."""
+    """The logits to choose from, in float32: for each work that is `last`, one row per choice; then padding.
+
+    An accelerator has steps of its own (see `gpu/steps.py`).
+    """
     ids: list[int] = []
     positions: list[int] = []
     wanted: list[int] = []
@@ -82,6 +86,9 @@ def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
         positions += range(start, start + work.count)
         if work.last:
             wanted += range(len(ids) - sequence.logits, len(ids))
+    store = works[0].sequence.store
+    if model.steps is not None:
+        return model.steps(ids, wanted, [Place(s.row, s.count, s.start, s.table.blocks) for s in spans], store)
     rows = max(ROWS, -(-len(ids) // ROWS) * ROWS)
     padding = [0] * (rows - len(ids))
     wanted += [wanted[-1] if wanted else 0] * (ROWS - len(wanted))
@@ -92,7 +99,7 @@ def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
             position_ids=torch.tensor([positions + padding], device=device),
             use_cache=False,
             logits_to_keep=torch.tensor(wanted, device=device),
-            ragged=Ragged(spans, rows, works[0].sequence.store),
+            ragged=Ragged(spans, rows, store),
         )
         logits: Tensor = result.logits[0].float()
     return logits

@@ -14,7 +14,7 @@ from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
 from stages.llm import attention, checkpoint, kinds, linears, progress, slim
 from stages.llm.configs import positions
-from stages.llm.gpu.steps import Steps
+from stages.llm.gpu.steps import Steps, steps_for
 from stages.llm.kv import Shape
 from stages.tokens import brief, load_tokenizer
 
@@ -101,7 +101,7 @@ def load_model(
         context=_context(source, network, context),
         eos=_eos(network, tokenizer),
         tokens=network.get_input_embeddings().weight.shape[0],
-        steps=Steps(network, place, graphs=graphs) if place.type != "cpu" else None,
+        steps=steps_for(network, place, graphs=graphs),
         fingerprint=checkpoint.fingerprint(folder, files, *_precision(network, dtype), attention.NAME),
     )
     _check_vocabulary(model)

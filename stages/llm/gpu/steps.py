@@ -9,22 +9,21 @@ import torch
 from torch import Tensor
 
 from stages.llm.gpu.attention import Paged, has_kernels
-from stages.llm.gpu.graphs import CudaCapture, Graphs
+from stages.llm.gpu.graphs import Capture, CudaCapture, Graphs
 from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
 
 
 class Steps:
-    """Computes the steps of `network` on `device`. Without `graphs` none is recorded; without CUDA none can be."""
+    """Computes the steps of `network`. Small ones are recorded by what `capture` makes, once `record` is called."""
 
-    def __init__(self, network: Any, device: torch.device, *, graphs: bool = True) -> None:
-        self._network, self._device = network, device
-        self._may_record = graphs and has_kernels(device.type)
+    def __init__(self, network: Any, capture: Callable[[], Capture] | None = None) -> None:
+        self._network, self._capture = network, capture
         self._graphs: Graphs | None = None
 
     def record(self, store: Tensor, context: int, tell: Callable[[float], None] = lambda _share: None) -> None:
         """Record small steps of sequences in `store`, of up to `context` positions. `tell` how much of it is done."""
-        if self._may_record:
-            self._graphs = Graphs(self.compute, store, context=context, capture=CudaCapture())
+        if self._capture is not None:
+            self._graphs = Graphs(self.compute, store, context=context, capture=self._capture())
             self._graphs.warm(tell)
 
     @torch.inference_mode()
@@ -49,3 +48,10 @@ class Steps:
             ragged=Paged(tables, store),
         ).logits[0]
         return logits
+
+
+def steps_for(network: Any, device: torch.device, *, graphs: bool) -> Steps | None:
+    """What computes the steps of `network` there; None on the CPU, which has its own way. Graphs are CUDA's alone."""
+    if device.type == "cpu":
+        return None
+    return Steps(network, CudaCapture if graphs and has_kernels(device.type) else None)

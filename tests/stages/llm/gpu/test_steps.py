@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages.llm.gpu.graphs import ROWS, Bucket, Call, Graphs, fitting, widths
+from stages.llm.gpu.steps import Steps, steps_for
+from stages.llm.gpu.tables import Place, Tables
+from stages.llm.kv import BLOCK
+from stages.llm.model import LoadedModel
+from tests.stages.llm.gpu.cases import CPU
+from tests.stages.llm.running import some_ids
+
+"""These tests stand for a GPU: its steps are computed by the CPU in plain torch, and "recorded" ones called again."""
+
+
+class Recorder:
+    """Records a call by remembering it, and counts what it replays."""
+
+    def __init__(self) -> None:
+        self.captured = self.replayed = 0
+
+    def __call__(self, call: Call) -> Call:
+        """A call that does the same again."""
+        self.captured += 1
+        call()
+
+        def replay() -> None:
+            self.replayed += 1
+            call()
+
+        return replay
+
+
+class Text:
+    """Sequences of a model, computed step by step in a store with blocks in no order."""
+
+    def __init__(self, model: LoadedModel, steps: Steps, store: Tensor | None = None) -> None:
+        self.model, self.steps = model, steps
+        self.store = torch.full((32, *model.kv.block), float("nan"), dtype=model.kv.dtype) if store is None else store
+        self._free = random.Random(0).sample(range(32), 32)
+        self._blocks: dict[int, list[int]] = {}
+        self.ids = {number: some_ids(200, number) for number in range(8)}
+        self.computed = dict.fromkeys(self.ids, 0)
+
+    def step(self, counts: dict[int, int]) -> Tensor:
+        """Compute so many more tokens of these sequences; the logits after the last of each."""
+        ids: list[int] = []
+        places, wanted = [], []
+        for number, count in counts.items():
+            start = self.computed[number]
+            blocks = self._blocks.setdefault(number, [])
+            while len(blocks) * BLOCK < start + count:
+                blocks.append(self._free.pop())
+            places.append(Place(len(ids), count, start, blocks))
+            ids += self.ids[number][start : start + count]
+            wanted.append(len(ids) - 1)
+            self.computed[number] += count
+        return self.steps(ids, wanted, places, self.store)
+
+
+def right(model: LoadedModel, ids: list[int]) -> Tensor:
+    """The logits after `ids`, as the library computes them."""
+    library = type(model.network)(type(model.network.config)(**model.network.config.to_dict()))
+    library.load_state_dict(model.network.state_dict())
+    library.set_attn_implementation("eager")
+    with torch.inference_mode():
+        logits: Tensor = library.eval()(torch.tensor([ids])).logits[0, -1]
+    return logits
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_steps_say_what_the_library_says(kind: str, recorded: bool, load: Callable[[str], LoadedModel]) -> None:
+    """Prompts in pieces, single tokens and company give the library's logits, launched or replayed."""
+    model = load(kind)
+    recorder = Recorder()
+    text = Text(model, Steps(model.network, lambda: recorder))
+    if recorded:
+        text.steps.record(text.store, 512)
+    for counts in ({0: 70, 1: 3}, {0: 1, 1: 1, 2: 60}, {1: 5, 0: 1}, {2: 7}):
+        logits = text.step(counts)
+        for number, row in zip(counts, logits, strict=True):
+            expected = right(model, text.ids[number][: text.computed[number]])
+            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
+    assert recorder.replayed == (4 if recorded else 0)
+
+
+def test_a_larger_step_is_launched(model: LoadedModel) -> None:
+    """What fits no graph is computed without; both ways see the same keys and values."""
+    recorder = Recorder()
+    text = Text(model, Steps(model.network, lambda: recorder))
+    text.steps.record(text.store, 512)
+
+    text.step({0: ROWS[-1] + 1})
+    logits = text.step({0: 1})
+
+    assert recorder.replayed == 1
+    torch.testing.assert_close(logits[0], right(model, text.ids[0][: ROWS[-1] + 2]), rtol=1e-4, atol=1e-4)
+
+
+def test_another_store_is_not_written(model: LoadedModel) -> None:
+    """A graph holds for its store: a step of sequences in another one is launched, and finds its own there."""
+    recorder = Recorder()
+    steps = Steps(model.network, lambda: recorder)
+    one = Text(model, steps)
+    steps.record(one.store, 512)
+    before = one.store.clone()
+    other = Text(model, steps)
+
+    logits = other.step({3: 5})
+
+    assert recorder.replayed == 0
+    assert torch.equal(one.store.nan_to_num(9.0), before.nan_to_num(9.0))
+    torch.testing.assert_close(logits[0], right(model, other.ids[3][:5]), rtol=1e-4, atol=1e-4)
+
+
+def test_recording_and_padding_write_no_keys(model: LoadedModel) -> None:
+    """Recording changes nothing, and a replayed step of one token nothing but its own place."""
+    recorder = Recorder()
+    text = Text(model, Steps(model.network, lambda: recorder))
+    text.store.fill_(9.0)
+    text.steps.record(text.store, 512)
+    assert bool((text.store == 9.0).all())
+
+    text.step({0: 3})
+
+    written = (text.store != 9.0).any(-1)
+    assert int(written.sum()) == 3 * model.kv.layers * 2 * model.kv.heads
+
+
+def test_logits_outlive_the_next_step(model: LoadedModel) -> None:
+    """What a step gave is not overwritten by the next, which is replayed in the same memory."""
+    text = Text(model, Steps(model.network, Recorder))
+    text.steps.record(text.store, 512)
+
+    first = text.step({0: 4})
+    kept = first.clone()
+    text.step({1: 4})
+
+    assert torch.equal(first, kept)
+
+
+def test_model_that_cannot_be_recorded_goes_on() -> None:
+    """It is tried once, and all steps are launched."""
+
+    def refuse(_call: Call) -> Call:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphs = Graphs(_ones, torch.zeros(4, 1), context=100, capture=refuse)
+    told: list[float] = []
+
+    graphs.warm(told.append)
+
+    assert graphs.broken
+    assert told == [0.0]
+    assert graphs([1], [0], [Place(0, 1, 0, [1])], torch.zeros(4, 1)) is None
+
+
+def test_recorded_when_first_needed_and_then_no_more() -> None:
+    """Without a warm-up a graph is recorded with the first step that needs it."""
+    recorder, store = Recorder(), torch.zeros(4, 1)
+    graphs = Graphs(_ones, store, context=100, capture=recorder)
+
+    for ids in ([1], [1], [1, 2, 3]):
+        logits = graphs(ids, [0], [Place(0, len(ids), 0, [1])], store)
+        assert logits is not None
+        assert logits.tolist() == [[float(ids[0])] * 5]
+
+    assert graphs.recorded == {Bucket(1, 2), Bucket(4, 2)}
+    assert (recorder.captured, recorder.replayed) == (2, 3)
+
+
+def test_progress_of_the_warm_up() -> None:
+    """It tells how much of it is done, and records the largest first."""
+    graphs = Graphs(_ones, torch.zeros(4, 1), context=100 * BLOCK, capture=Recorder())
+    told: list[float] = []
+
+    graphs.warm(told.append)
+
+    assert told == [number / 24 for number in range(24)]
+    assert graphs.recorded == {Bucket(rows, width) for rows in ROWS for width in (4, 32, 100)}
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(0, [1]), (1, [1]), (4, [4]), (5, [4, 5]), (32, [4, 32]), (2048, [4, 32, 256, 2048])]
+)
+def test_widths(most: int, expected: list[int]) -> None:
+    """They grow eightfold, and the last is as wide as a sequence can be."""
+    assert widths(most) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "expected"),
+    [(1, 1, (1, 4)), (3, 4, (4, 4)), (4, 5, (4, 9)), (128, 9, (128, 9)), (129, 1, None), (1, 10, None), (0, 0, None)],
+)
+def test_fitting(rows: int, width: int, expected: tuple[int, int] | None) -> None:
+    """A step takes the smallest graph that it fits, and none where there is none."""
+    assert fitting(rows, width, [4, 9]) == expected
+
+
+def test_the_processor_has_its_own_way(model: LoadedModel) -> None:
+    """On the CPU nothing of this is used; elsewhere it is, and only CUDA has graphs."""
+    assert steps_for(model.network, CPU, graphs=True) is None
+    assert model.steps is None
+    assert isinstance(steps_for(model.network, torch.device("mps"), graphs=True), Steps)
+
+
+def test_engine_takes_these_steps(model: LoadedModel) -> None:
+    """A batch of a model with steps of its own is computed by them, to the same tokens."""
+    from stages.llm.forward import Work, forward
+    from tests.stages.llm.test_same_bits import sequences
+
+    recorder = Recorder()
+    steps = Steps(model.network, lambda: recorder)
+    there = replace(model, steps=steps)
+    (own,), (mine,) = sequences(model, (90,)), sequences(model, (90,))
+    expected = forward(model, [Work(own, 90)])[0]
+    steps.record(mine.store, 512)
+
+    got = forward(there, [Work(mine, 90)])
+
+    assert recorder.replayed == 1
+    torch.testing.assert_close(got[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def _ones(tables: Tables, _store: Tensor) -> Tensor:
+    """Logits that say the ids."""
+    return tables.mirror.part("ids").float()[:, None].expand(-1, 5)
