@@ -17,7 +17,7 @@ from stages.llm.forward import Work, forward
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
-from stages.llm.sampling import sample, with_likelihoods
+from stages.llm.sampling import sample
 from stages.llm.scheduler import Counts, Outcome, Scheduler
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import Speculation
@@ -113,14 +113,14 @@ class Batch:
         self.counts.output_tokens += output
         self._rates.saw(prompt, output, seconds, busy=busy)
         for sequence, run in runs:
-            if run.finish is not None:
+            if run.finish is not None and sequence.output:
                 self._rates.ended(sequence.output)
 
     def _speculate(self) -> None:
         """Have the next tokens guessed. They only save time: without them, or without memory for them, all goes on."""
         if self._speculation is None:
             return
-        streams = self.scheduler.streams()
+        streams = [sequence for sequence in self.scheduler.streams() if not sequence.drafts]
         try:
             self._speculation.follow(self.running)
             self._speculation.propose(streams)
@@ -155,8 +155,7 @@ class Batch:
             else:
                 end = at + sequence.logits
                 if all(finite[at:end]):
-                    run = sequence.accept(chosen[at:end], self._model.eos)
-                    outcomes.append((sequence, with_likelihoods(run, logits[at:end], sequence.sampling)))
+                    outcomes.append((sequence, sequence.settle(chosen[at:end], logits[at:end], self._model.eos)))
                 else:
                     outcomes.append((sequence, PenstockError("the model gave no finite logits")))
                 at = end

@@ -11,13 +11,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from collections.abc import Sequence as Seq
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from pipeline import request
-from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
+from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PromptTooLong
 from pipeline.messages import Prompt
 from stages.llm.batch import Batch
 from stages.llm.blocks import BlockPool
@@ -30,6 +32,7 @@ from stages.llm.pace import Pace
 from stages.llm.parameters import check_ids
 from stages.llm.rates import Rates
 from stages.llm.scheduler import SOONEST_S, Counts, Outcome
+from stages.llm.scoring import Candidate
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import MOST, Mode, Speculation
 from stages.llm.stage import Run
@@ -144,40 +147,67 @@ class TorchEngine:
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
         """Continue `prompt`; see `Engine`."""
         matcher = await self._grammars.matcher(prompt)
-        if not self.alive:
-            raise EngineUnavailable("the model is not running")
-        if len(self._mailboxes) >= self.takes:
-            raise Overloaded("too many turns come at once", retry_after=SOONEST_S)
-        if not 0 <= min(prompt.ids) <= max((*prompt.ids, *prompt.emitted)) < self._model.tokens:
-            raise InvalidParameter("prompt", f"has token ids that {self._model.name!r} does not have")
+        self._check((*prompt.ids, *prompt.emitted))
         check_ids(prompt.sampling, self._model.tokens, self._model.name)
-        number = next(self._numbers)
-        mailbox = self._mailboxes[number] = Mailbox()
-        try:
-            self._orders.put(self._sequence(number, prompt, matcher))
+        with self._submitted(self._sequence(prompt, matcher)) as mailbox:
             while True:
                 run = await mailbox.next()
                 yield run
                 if run.finish is not None:
                     return
-        finally:
-            del self._mailboxes[number]
-            if not mailbox.ended:
-                self._orders.put(number)
 
-    def _sequence(self, number: int, prompt: Prompt, matcher: Matcher | None) -> Sequence:
-        """What is to be answered. What another worker had begun may take as long as it takes."""
+    async def judge(self, prefix: Seq[int], candidate: Seq[int], top: int) -> Run:
+        """The likelihoods of `candidate` after `prefix`; see `Scorer`."""
+        ids = (*prefix, *candidate)
+        self._check(ids)
+        if len(ids) > (most := min(self._model.context, self._batch.pool.positions)):
+            raise PromptTooLong(got=len(ids), limit=most)
+        tenant, latest, ends = self._patience()
+        vocabulary, number = self._model.vocabulary, next(self._numbers)
+        judged = Candidate(number, prefix, candidate, vocabulary, top=top, tenant=tenant, latest=latest, ends=ends)
+        with self._submitted(judged) as mailbox:
+            return await mailbox.next()
+
+    def _check(self, ids: Seq[int]) -> None:
+        if not self.alive:
+            raise EngineUnavailable("the model is not running")
+        if len(self._mailboxes) >= self.takes:
+            raise Overloaded("too many turns come at once", retry_after=SOONEST_S)
+        if not 0 <= min(ids) <= max(ids) < self._model.tokens:
+            raise InvalidParameter("prompt", f"has token ids that {self._model.name!r} does not have")
+
+    @contextmanager
+    def _submitted(self, sequence: Sequence) -> Generator[Mailbox, None, None]:
+        """Have `sequence` computed; what comes of it. Who leaves before its end has given it up."""
+        mailbox = self._mailboxes[sequence.number] = Mailbox()
+        try:
+            self._orders.put(sequence)
+            yield mailbox
+        finally:
+            del self._mailboxes[sequence.number]
+            if not mailbox.ended:
+                self._orders.put(sequence.number)
+
+    def _patience(self) -> tuple[str, float, float]:
+        """Whose request this is, when it must have a place, and when it ends (`time.monotonic`)."""
         tenant, deadline = request.current()
         now = time.monotonic()
+        return tenant, now + self._max_wait_s, now + deadline - time.time()
+
+    def _sequence(self, prompt: Prompt, matcher: Matcher | None) -> Sequence:
+        """What is to be answered. What another worker had begun may take as long as it takes."""
+        tenant, latest, ends = self._patience()
+        if prompt.emitted:
+            latest = ends = math.inf
         return Sequence(
-            number,
+            next(self._numbers),
             prompt,
             self._model.vocabulary,
             context=self._model.context,
             matcher=matcher,
             tenant=tenant,
-            latest=math.inf if prompt.emitted else now + self._max_wait_s,
-            ends=math.inf if prompt.emitted else now + deadline - time.time(),
+            latest=latest,
+            ends=ends,
         )
 
     @property

@@ -145,6 +145,8 @@ class Scheduler:
         budget = pace.budget(streaming=bool(works))
         for left, sequence in zip(range(len(prompts), 0, -1), sorted(prompts, key=_pending), strict=True):
             share = min(sequence.pending, max(1, budget // left))
+            if share < sequence.pending:  # where to choose at is computed in one step
+                share = min(share, sequence.pending - sequence.logits)
             budget -= share
             works.append(Work(sequence, share))
         return works

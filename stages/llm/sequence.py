@@ -14,7 +14,7 @@ from pipeline.request import NOBODY
 from stages.detokenize import Vocabulary
 from stages.llm.blocks import BlockTable
 from stages.llm.penalties import shift_of
-from stages.llm.sampling import Choice
+from stages.llm.sampling import Choice, with_likelihoods
 from stages.llm.stage import Run
 from stages.stops import StopFinder
 
@@ -134,6 +134,10 @@ class Sequence:
     def advance(self, count: int) -> None:
         """`count` more were computed, but the last certain one is not yet among them."""
         self.computed += count
+
+    def settle(self, chosen: Seq[int], logits: Tensor, eos: frozenset[int]) -> Run:
+        """What follows from what the model has `chosen` by its `logits`, one row for each of `choices`."""
+        return with_likelihoods(self.accept(chosen, eos), logits, self.sampling)
 
     def accept(self, chosen: Seq[int], eos: frozenset[int]) -> Run:
         """Go on with what the model has `chosen` (see `choices`): all that follows from right guesses.
