@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from apps.gateway.formats import TextOptions
+
 Modality = Literal["text", "audio"]
 Limit = int | Literal["inf"] | None
 Stops = str | list[str] | None
@@ -131,7 +133,7 @@ ToolChoice = Literal["none", "auto", "required"] | ChooseFunction | ChooseMcp
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What can be said for a session and for one response. The last four are extensions."""
+    """What can be said for a session and for one response. From `temperature` on these are extensions."""
 
     instructions: str | UnsetType | None = UNSET
     output_modalities: list[Modality] | UnsetType | None = UNSET
@@ -141,8 +143,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_choice: ToolChoice | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET
     top_p: float | UnsetType | None = UNSET
+    top_k: int | UnsetType | None = UNSET
+    min_p: float | UnsetType | None = UNSET
+    repetition_penalty: float | UnsetType | None = UNSET
+    presence_penalty: float | UnsetType | None = UNSET
+    frequency_penalty: float | UnsetType | None = UNSET
+    logit_bias: dict[str, float] | UnsetType | None = UNSET
     seed: int | UnsetType | None = UNSET
     stop: Stops | UnsetType = UNSET
+    stop_ids: list[int] | UnsetType | None = UNSET
+    logprobs: int | UnsetType | None = UNSET
+    text: TextOptions | UnsetType | None = UNSET
+    speculation: int | UnsetType | None = UNSET
+    priority: int | UnsetType | None = UNSET
 
 
 class SessionPatch(Options, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,18 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from apps.gateway.choosing import EXTENSIONS, check_choosing, ranged, sampling_of
 from apps.gateway.commands import Audio, FunctionTool, Options, SessionPatch
+from apps.gateway.formats import DEEPEST, depth
 from apps.gateway.refusal import Refusal
 from apps.gateway.settings import GatewaySettings
 from pipeline.messages import Sampling
 
 MOST_TOKENS = 4096
-MOST_STOPS = 16
-LONGEST_STOP = 256
-LARGEST_SEED = 2**63 - 1
-DEEPEST = 64
-"""Levels that a tool's parameters may be nested: what is told of them has to be written and read by others, too."""
-EXTENSIONS = ("temperature", "top_p", "seed", "stop")
 CLEARED: Mapping[str, Any] = MappingProxyType(
     {"instructions": "", "tools": [], "tool_choice": "auto", "max_output_tokens": "inf", "truncation": "auto"}
 )
@@ -91,7 +86,7 @@ class SessionConfig:
                 view[name] = default if value is None else msgspec.to_builtins(value)
         for name in EXTENSIONS:
             if (value := getattr(patch, name)) is not UNSET:
-                view[name] = value
+                view[name] = msgspec.to_builtins(value)
         if patch.audio is not UNSET:
             view["audio"] = _merged(view["audio"], patch.audio)
         _check_size(view, self._settings.max_conversation_bytes)
@@ -106,15 +101,7 @@ class SessionConfig:
         if options is not None:
             self._check(options, "response")
         said = {name: _first(options, name, self.view) for name in (*EXTENSIONS, "max_output_tokens")}
-        limit, stop = said["max_output_tokens"], said["stop"]
-        most = self._settings.max_output_tokens
-        return Sampling(
-            seed=secrets.randbits(63) if said["seed"] is None else said["seed"],
-            max_output_tokens=most if limit in (None, "inf") else min(limit, most),
-            temperature=self._settings.temperature if said["temperature"] is None else float(said["temperature"]),
-            top_p=1.0 if said["top_p"] is None else float(said["top_p"]),
-            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
-        )
+        return sampling_of(said, self._settings)
 
     def instructions(self, options: Options | None) -> str:
         """The system prompt of one response."""
@@ -129,42 +116,26 @@ class SessionConfig:
         return chosen
 
     def _check(self, options: Options, where: str) -> None:
-        _ranged(options.temperature, 0.0, 2.0, f"{where}.temperature")
-        _ranged(options.top_p, 0.0, 1.0, f"{where}.top_p", open_below=True)
-        _ranged(options.seed, 0, LARGEST_SEED, f"{where}.seed")
+        check_choosing(options, self._settings, where)
         if options.audio and options.audio.output:
-            _ranged(options.audio.output.speed, 0.25, 1.5, f"{where}.audio.output.speed")
+            ranged(options.audio.output.speed, 0.25, 1.5, f"{where}.audio.output.speed")
         if options.tool_choice and options.tool_choice not in ("auto", "none"):
             why = "no functions are called yet, so that none can be demanded"
             raise Refusal("tools_not_supported", why, param=f"{where}.tool_choice")
         if options.max_output_tokens != "inf":
-            _ranged(options.max_output_tokens, 1, MOST_TOKENS, f"{where}.max_output_tokens")
+            ranged(options.max_output_tokens, 1, MOST_TOKENS, f"{where}.max_output_tokens")
         if isinstance(options.instructions, str) and len(options.instructions.encode()) > self._settings.max_text_bytes:
             raise Refusal(
                 "string_above_max_length",
                 f"instructions have at most {self._settings.max_text_bytes} bytes",
                 param=f"{where}.instructions",
             )
-        stops = [options.stop] if isinstance(options.stop, str) else options.stop or []
-        if len(stops) > MOST_STOPS or not all(0 < len(stop) <= LONGEST_STOP for stop in stops):
-            why = f"at most {MOST_STOPS} strings of 1 to {LONGEST_STOP} characters"
-            raise Refusal("invalid_value", f"{where}.stop: {why}", param=f"{where}.stop")
 
 
 def _first(options: Options | None, name: str, view: dict[str, Any]) -> Any:
     """What the response says, else what the session says."""
     value = getattr(options, name, UNSET)
     return view.get(name) if value is UNSET or value is None else value
-
-
-def _ranged(value: object, least: float, most: float, param: str, *, open_below: bool = False) -> None:
-    if not isinstance(value, int | float):
-        return
-    if not least <= value <= most or (open_below and value == least):
-        code = "integer_below_min_value" if isinstance(value, int) and value < least else "invalid_value"
-        code = "integer_above_max_value" if isinstance(value, int) and value > most else code
-        above = "above" if open_below else "from"
-        raise Refusal(code, f"{param} is a number {above} {least:g} to {most:g}", param=param)
 
 
 def _merged(audio: dict[str, Any], patch: Audio | None) -> dict[str, Any]:
@@ -192,18 +163,9 @@ def _detection(kept: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, A
 
 def _check_depth(patch: SessionPatch) -> None:
     for number, tool in enumerate(patch.tools or []):
-        if isinstance(tool, FunctionTool) and _depth(tool.parameters) > DEEPEST:
+        if isinstance(tool, FunctionTool) and depth(tool.parameters) > DEEPEST:
             where = f"session.tools[{number}].parameters"
             raise Refusal("invalid_value", f"{where}: more than {DEEPEST} levels are nested", param=where)
-
-
-def _depth(value: Any) -> int:
-    """Levels that are nested in `value`; looks at one more than `DEEPEST` at most."""
-    depth, level = 0, [value]
-    while (level := [one for one in level if isinstance(one, dict | list)]) and depth <= DEEPEST:
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-        depth += 1
-    return depth
 
 
 def _check_size(view: dict[str, Any], most: int) -> None:

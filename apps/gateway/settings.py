@@ -158,6 +158,9 @@ class GatewaySettings:
     max_output_tokens: Count = 512
     """The longest answer in tokens, also what `inf` means."""
 
+    max_priority: Annotated[int, Meta(ge=0, le=9)] = 0
+    """Priority that a turn may ask for, to go before others of its tenant; never before those of other tenants."""
+
     max_frame_bytes: Count = 16 * 1024 * 1024
     """A larger WebSocket frame is not read: the connection is closed with 1009. Well above `max_message_bytes`, so that
     what is merely too large is refused in words; of each connection one such frame at most is in memory."""

@@ -41,7 +41,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "max_output_tokens": Range(1, inf),
         "temperature": Range(0, inf),
         "top_p": Range(0, 1, open_below=True),
-        "top_k": Range(0, inf),
+        "top_k": Range(0, 1_000_000),
         "min_p": Range(0, 1),
         "repetition_penalty": Range(0, 10, open_below=True),
         "presence_penalty": Range(-2, 2),

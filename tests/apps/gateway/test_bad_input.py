@@ -65,6 +65,10 @@ def listening(**fields: Any) -> dict[str, Any]:
     return session(audio={"input": fields})
 
 
+NESTED: dict[str, Any] = {}
+for _ in range(70):
+    NESTED = {"items": NESTED}
+
 WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     ({}, "missing_required_parameter", "type"),
     ({"type": 7}, "missing_required_parameter", "type"),
@@ -111,6 +115,39 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     (response(temperature=2.5), "invalid_value", "response.temperature"),
     (response(temperature="hot"), "invalid_type", "response.temperature"),
     (response(top_p=0.0), "invalid_value", "response.top_p"),
+    (response(top_k=-1), "integer_below_min_value", "response.top_k"),
+    (response(top_k=1.5), "invalid_type", "response.top_k"),
+    (response(min_p=1.5), "invalid_value", "response.min_p"),
+    (response(repetition_penalty=0.0), "invalid_value", "response.repetition_penalty"),
+    (session(presence_penalty=-2.5), "invalid_value", "session.presence_penalty"),
+    (response(frequency_penalty=3), "invalid_value", "response.frequency_penalty"),
+    (response(logit_bias={"x": 1.0}), "invalid_value", "response.logit_bias"),
+    (response(logit_bias={"-1": 1.0}), "invalid_value", "response.logit_bias"),
+    (response(logit_bias={"9" * 5000: 1.0}), "invalid_value", "response.logit_bias"),
+    (response(logit_bias={"7": 1.0, "07": 1.0}), "invalid_value", "response.logit_bias"),
+    (response(logit_bias={"7": 101}), "invalid_value", "response.logit_bias"),
+    (response(logit_bias={"7": "much"}), "invalid_type", "response.logit_bias[...]"),
+    (session(logit_bias={str(n): 1 for n in range(301)}), "invalid_value", "session.logit_bias"),
+    (response(stop_ids=[-1]), "invalid_value", "response.stop_ids"),
+    (response(stop_ids=[10**400]), "invalid_value", "response.stop_ids"),
+    (response(stop_ids=list(range(65))), "invalid_value", "response.stop_ids"),
+    (response(logprobs=21), "integer_above_max_value", "response.logprobs"),
+    (response(logprobs=True), "invalid_type", "response.logprobs"),
+    (response(speculation=17), "integer_above_max_value", "response.speculation"),
+    (response(priority=1), "integer_above_max_value", "response.priority"),
+    (response(text={"format": {"type": "poem"}}), "invalid_value", "response.text.format.type"),
+    (response(text={"format": {"type": "json_schema"}}), "missing_required_parameter", "response.text.format.schema"),
+    (response(text={"format": {"type": "regex", "pattern": ""}}), "invalid_value", "response.text.format.pattern"),
+    (
+        session(text={"format": {"type": "regex", "pattern": "x" * 65_537}}),
+        "invalid_value",
+        "session.text.format.pattern",
+    ),
+    (
+        response(text={"format": {"type": "json_schema", "schema": NESTED}}),
+        "invalid_value",
+        "response.text.format.schema",
+    ),
     (response(seed=-1), "integer_below_min_value", "response.seed"),
     (response(seed=2**70), "integer_above_max_value", "response.seed"),
     (response(seed=10**400), "integer_above_max_value", "response.seed"),

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from apps.gateway.choosing import EXTENSIONS
+from pipeline.messages import Grammar, Sampling
 from tests.apps.gateway.desk import Desk
 
 AGENTS_PY: dict[str, Any] = {
@@ -166,3 +168,98 @@ def test_a_response_may_override_the_session() -> None:
     assert (first.conversation[0].text, first.sampling.max_output_tokens) == ("Shout.", 3)
     assert first.sampling.stop == ("!",)
     assert (second.conversation[0].text, second.sampling.max_output_tokens) == ("Be kind.", 100)
+
+
+EVERYTHING: dict[str, Any] = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "top_k": 40,
+    "min_p": 0.05,
+    "seed": 3,
+    "stop": "x",
+    "stop_ids": [7, 9],
+    "repetition_penalty": 1.1,
+    "presence_penalty": -0.5,
+    "frequency_penalty": 0.25,
+    "logit_bias": {"7": -100, "9": 1.5},
+    "logprobs": 2,
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "integer"}, "strict": True}},
+    "speculation": 0,
+    "priority": 3,
+}
+SAMPLING = Sampling(
+    seed=3,
+    max_output_tokens=512,
+    temperature=0.5,
+    top_p=0.9,
+    stop=("x",),
+    top_k=40,
+    min_p=0.05,
+    repetition_penalty=1.1,
+    presence_penalty=-0.5,
+    frequency_penalty=0.25,
+    logit_bias=((7, -100.0), (9, 1.5)),
+    stop_ids=(7, 9),
+    logprobs=2,
+    grammar=Grammar("json_schema", '{"type":"integer"}'),
+    speculation=0,
+    priority=3,
+)
+
+
+def asked(desk: Desk, options: dict[str, Any]) -> Sampling:
+    """How the tokens of a response with these options are to be chosen."""
+    desk.say("hi")
+    desk.send("response.create", response=options)
+    return desk.turns[-1].sampling
+
+
+@pytest.mark.parametrize("where", ["session", "response"])
+def test_all_that_may_be_asked_of_the_tokens_reaches_the_stages(where: str) -> None:
+    """Every option makes its field of the sampling, said for the session or for one response; none is forgotten."""
+    desk = Desk(max_priority=5)
+    assert set(EVERYTHING) == set(EXTENSIONS)
+
+    if where == "session":
+        (updated,) = desk.send("session.update", session=EVERYTHING)
+        assert {name: updated["session"][name] for name in EVERYTHING} == EVERYTHING
+
+    assert asked(desk, EVERYTHING if where == "response" else {}) == SAMPLING
+
+
+def test_null_takes_what_the_session_says_and_there_the_default() -> None:
+    """A response's null is the session's value, and a session's null is nothing asked."""
+    desk = Desk(max_priority=5)
+    desk.send("session.update", session=EVERYTHING)
+    first = asked(desk, dict.fromkeys(EVERYTHING))
+    desk.answer(desk.turns[-1])
+    desk.send("session.update", session=dict.fromkeys(EVERYTHING))
+
+    assert first == SAMPLING
+    assert asked(desk, {"seed": 1}) == Sampling(seed=1, max_output_tokens=512)
+
+
+@pytest.mark.parametrize(
+    ("form", "grammar"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, Grammar("json_schema", '{"type":"object"}')),
+        ({"type": "regex", "pattern": "[a-z]+"}, Grammar("regex", "[a-z]+")),
+        (None, None),
+    ],
+)
+def test_text_may_have_a_form(form: Any, grammar: Grammar | None) -> None:
+    """Plain text, any JSON object, or what a regular expression says; a response can be free of its session's."""
+    desk = Desk()
+    assert asked(desk, {"text": {"format": form}}).grammar == grammar
+
+
+def test_a_response_may_be_free_of_its_sessions_form() -> None:
+    """The session's schema holds for each response that does not say otherwise."""
+    desk = Desk()
+    desk.send("session.update", session={"text": EVERYTHING["text"]})
+    first = asked(desk, {})
+    desk.answer(desk.turns[-1])
+    second = asked(desk, {"text": {"format": {"type": "text"}}})
+
+    assert (first.grammar, second.grammar) == (SAMPLING.grammar, None)

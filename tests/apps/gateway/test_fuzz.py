@@ -50,6 +50,12 @@ NESTED = st.dictionaries(
             "temperature",
             "stop",
             "seed",
+            "stop_ids",
+            "logit_bias",
+            "logprobs",
+            "text",
+            "format",
+            "priority",
         ]
     ),
     JSON | st.sampled_from(["message", "user", "assistant", "realtime", "function_call"]),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
+import msgspec
 import pytest
+from openai.types.responses.response_text_delta_event import Logprob as LogprobsOfTheApi
 
 from apps.gateway.account import Position
+from apps.gateway.answer import Answer, Running
 from apps.gateway.cursor import Cursor
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.turns import MOST_HELD
 from pipeline.errors import BusUnavailable, MessageTooLarge
 from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TRACE, TURN
-from pipeline.messages import Delta, Finished, Problem
+from pipeline.messages import Delta, Finished, Likelihood, Problem
 from pipeline.stage import LATE
 from pipeline.topics import REPLIES, TURNS
 from tests.apps.gateway.desk import PARTITION, Desk, types
@@ -368,3 +372,58 @@ def test_an_answer_keeps_its_place_when_what_it_answers_is_deleted() -> None:
 
     assert [item.text for item in desk.session.conversation] == ["before", "answer", "next question"]
     assert opened[1]["previous_item_id"] == "u0"
+
+
+def likely(*tokens: int) -> tuple[Likelihood, ...]:
+    """Likelihoods of some tokens, each a letter."""
+    return tuple(
+        Likelihood(n, -n / 8, (Likelihood(n, -n / 8, (), b"abcdef"[n : n + 1]), Likelihood(9, -7.0, (), b"\xc3")), b"x")
+        for n in tokens
+    )
+
+
+def test_likelihoods_come_with_the_text_once() -> None:
+    """Each token's logprobs stand in the delta with its text, in the Responses API's shape, also after a takeover."""
+    desk = Desk()
+    turn = desk.ask(logprobs=2)
+
+    def say(at: int, text: str, index: int, *tokens: int) -> list[Any]:
+        shown = desk.read(Delta(turn.session, turn.turn, at, text, index, likely(*tokens)))
+        return [event for event in shown if event["type"] == "response.output_text.delta"]
+
+    (first,) = say(0, "ab", 2, 0, 1)
+    assert say(0, "a", 1, 0) == []
+    assert say(1, "b", 3, 1, 2) == []
+    (second,) = say(2, "de", 5, 3, 4)
+    (third,) = say(4, "f", 6)
+
+    assert [one["logprob"] for one in first["logprobs"]] == [0, -1 / 8]
+    assert [one["logprob"] for one in second["logprobs"]] == [-2 / 8, -3 / 8, -4 / 8]
+    assert "logprobs" not in third
+    assert second["logprobs"][0] == {
+        "token": "x",
+        "id": 2,
+        "bytes": [120],
+        "logprob": -0.25,
+        "top_logprobs": [
+            {"token": "c", "id": 2, "bytes": [99], "logprob": -0.25},
+            {"token": "\ufffd", "id": 9, "bytes": [195], "logprob": -7.0},
+        ],
+    }
+    LogprobsOfTheApi.model_validate(second["logprobs"][0])
+
+
+def test_a_snapshot_knows_which_likelihoods_were_told() -> None:
+    """Who goes on from a snapshot tells those that were held, and none again."""
+    desk = Desk()
+    turn = desk.ask(logprobs=0)
+    desk.read(Delta(turn.session, turn.turn, 0, "ab", 2, likely(0, 1)))
+    desk.read(Delta(turn.session, turn.turn, 1, "b", 3, likely(1, 2)))
+    (answer,) = desk.session.turns
+
+    restored = Answer.restored(msgspec.msgpack.decode(msgspec.msgpack.encode(answer.running(0.0)), type=Running), 0.0)
+    piece = Delta(turn.session, turn.turn, 0, "abde", 5, likely(0, 1, 2, 3, 4))
+    told = restored.grow(restored.fresh(piece))
+
+    assert told["delta"] == "de"
+    assert [one["id"] for one in told["logprobs"]] == [2, 3, 4]
