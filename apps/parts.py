@@ -245,7 +245,12 @@ def _loaded(model: ModelSettings, tell: Tell) -> tuple[LoadedModel, LoadedModel 
     if threads := model.threads or (0 if model.name else DEMO_THREADS):
         torch.set_num_threads(threads)
     context = model.context or None
-    how: dict[str, Any] = {"device": model.device, "dtype": model.dtype, "forward": model.forward}
+    how: dict[str, Any] = {
+        "device": model.device,
+        "dtype": model.dtype,
+        "forward": model.forward,
+        "graphs": model.graphs,
+    }
     target = load_model(source(model), **how, context=context, progress=tell)
     folder = draft_source(model)
     if folder is None:

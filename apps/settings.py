@@ -77,6 +77,8 @@ class ModelSettings:
     forward: Literal["auto", "library"] = "auto"
     """Whose code computes the model: `auto` takes the engine's own where it has some (Llama, Mistral, Qwen2, Qwen3),
     which is faster for small models, `library` always transformers', for comparison."""
+    graphs: bool = True
+    """Whether small steps are recorded as CUDA graphs at the start, where there is a GPU."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """Processor threads of the engine; 0 is one for the demo model, and for any other what torch chooses."""
     context: Annotated[int, Meta(ge=0)] = 0

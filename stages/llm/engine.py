@@ -24,6 +24,7 @@ from pipeline.messages import Prompt
 from stages.llm.batch import Batch
 from stages.llm.blocks import BlockPool
 from stages.llm.disk import LEAST, DiskCache
+from stages.llm.gpu.steps import record_steps
 from stages.llm.grammar import Grammars, Matcher
 from stages.llm.kv import blocks_for
 from stages.llm.mailbox import Mailbox
@@ -97,7 +98,7 @@ class TorchEngine:
         pace: Pace | None = None,
         close_s: float = 10.0,
     ) -> None:
-        self._model = model
+        self._model, self._draft = model, draft
         self.takes = 2 * (most + queue)
         """Prompts that may come at once: those that run or wait, and as many of which some must be refused."""
         self._max_wait_s = max_wait_s
@@ -233,6 +234,7 @@ class TorchEngine:
                 self._speculation.prepare(costs)
             if self._disk:
                 self._disk.open(prompt_token(self._model, LEAST))
+            record_steps(self._model, self._draft, self._batch.pool)
             while self._follow_orders():
                 self.busy_since = time.monotonic()
                 outcomes = self._batch.step()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,18 +14,29 @@ from stages.llm.gpu.attention import Paged, has_kernels
 from stages.llm.gpu.graphs import Capture, CudaCapture, Graphs
 from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
 
+if TYPE_CHECKING:
+    from stages.llm.blocks import BlockPool
+    from stages.llm.model import LoadedModel
+
+log = logging.getLogger(__name__)
+
 
 class Steps:
-    """Computes the steps of `network`. Small ones are recorded by what `capture` makes, once `record` is called."""
+    """Computes the steps of `network`. Small ones are recorded by what `capture` makes, after `record` was called."""
 
     def __init__(self, network: Any, capture: Callable[[], Capture] | None = None) -> None:
         self._network, self._capture = network, capture
         self._graphs: Graphs | None = None
 
-    def record(self, store: Tensor, context: int, tell: Callable[[float], None] = lambda _share: None) -> None:
-        """Record small steps of sequences in `store`, of up to `context` positions. `tell` how much of it is done."""
+    def record(self, store: Tensor, context: int) -> None:
+        """From now on record small steps of sequences in `store`, of up to `context` positions; those of no other."""
         if self._capture is not None:
+            self._graphs = None  # before others take memory
             self._graphs = Graphs(self.compute, store, context=context, capture=self._capture())
+
+    def warm(self, tell: Callable[[float], None] = lambda _share: None) -> None:
+        """Record all of them now, so that no answer waits for it later. `tell` how much of it is done."""
+        if self._graphs is not None:
             self._graphs.warm(tell)
 
     @torch.inference_mode()
@@ -55,3 +68,16 @@ def steps_for(network: Any, device: torch.device, *, graphs: bool) -> Steps | No
     if device.type == "cpu":
         return None
     return Steps(network, CudaCapture if graphs and has_kernels(device.type) else None)
+
+
+def record_steps(model: LoadedModel, draft: LoadedModel | None, pool: BlockPool) -> None:
+    """Have small steps of sequences in `pool` recorded, of the model and of its draft, where the device can."""
+    stores = [(model, pool.store), *([(draft, pool.draft)] if draft else [])]
+    for one, store in stores:
+        if one.steps is not None:
+            one.steps.record(store, one.context)
+            one.steps.warm(functools.partial(_tell, one.name))
+
+
+def _tell(name: str, share: float) -> None:
+    log.info("%s: recording small steps, %.0f %% done", name, 100 * share)

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
+from stages.llm.engine import TorchEngine
 from stages.llm.gpu.graphs import ROWS, Bucket, Call, Graphs, fitting, widths
 from stages.llm.gpu.steps import Steps, steps_for
 from stages.llm.gpu.tables import Place, Tables
 from stages.llm.kv import BLOCK
 from stages.llm.model import LoadedModel
+from stages.llm.timing import measure
 from tests.stages.llm.gpu.cases import CPU
-from tests.stages.llm.running import some_ids
+from tests.stages.llm.running import answer, make_prompt, reference, some_ids
 
 """These tests stand for a GPU: its steps are computed by the CPU in plain torch, and "recorded" ones called again."""
 
@@ -83,6 +87,7 @@ def test_steps_say_what_the_library_says(kind: str, recorded: bool, load: Callab
     text = Text(model, Steps(model.network, lambda: recorder))
     if recorded:
         text.steps.record(text.store, 512)
+        text.steps.warm()
     for counts in ({0: 70, 1: 3}, {0: 1, 1: 1, 2: 60}, {1: 5, 0: 1}, {2: 7}):
         logits = text.step(counts)
         for number, row in zip(counts, logits, strict=True):
@@ -126,6 +131,8 @@ def test_recording_and_padding_write_no_keys(model: LoadedModel) -> None:
     text = Text(model, Steps(model.network, lambda: recorder))
     text.store.fill_(9.0)
     text.steps.record(text.store, 512)
+    text.steps.warm()
+    assert recorder.captured == 2 * len(ROWS)
     assert bool((text.store == 9.0).all())
 
     text.step({0: 3})
@@ -211,24 +218,34 @@ def test_the_processor_has_its_own_way(model: LoadedModel) -> None:
     assert isinstance(steps_for(model.network, torch.device("mps"), graphs=True), Steps)
 
 
-def test_engine_takes_these_steps(model: LoadedModel) -> None:
-    """A batch of a model with steps of its own is computed by them, to the same tokens."""
-    from stages.llm.forward import Work, forward
-    from tests.stages.llm.test_same_bits import sequences
+async def test_engine_answers_by_these_steps(model: LoadedModel) -> None:
+    """Answers with company and a draft are those of `generate`; model and draft have graphs of their own."""
+    recorders = [Recorder(), Recorder()]
+    there, draft = (replace(model, steps=Steps(model.network, partial(_itself, one))) for one in recorders)
+    prompts = [make_prompt(some_ids(length, length), session=str(length), max_output_tokens=12) for length in (3, 70)]
 
+    async with TorchEngine(there, draft=draft, most=4, kv_bytes=1 << 21, prefix_bytes=0) as engine:
+        answers = await asyncio.gather(*(answer(engine, prompt) for prompt in prompts))
+
+    assert [(ids, finish) for ids, finish, _ in answers] == [reference(model, prompt) for prompt in prompts]
+    assert all(recorder.replayed > 8 for recorder in recorders)
+
+
+def test_costs_are_those_of_recorded_steps(model: LoadedModel) -> None:
+    """What is measured at start-up is replayed, as it will be when it counts; the largest steps are launched."""
     recorder = Recorder()
-    steps = Steps(model.network, lambda: recorder)
-    there = replace(model, steps=steps)
-    (own,), (mine,) = sequences(model, (90,)), sequences(model, (90,))
-    expected = forward(model, [Work(own, 90)])[0]
-    steps.record(mine.store, 512)
 
-    got = forward(there, [Work(mine, 90)])
+    costs = measure(replace(model, steps=Steps(model.network, lambda: recorder)), 0.0)
 
-    assert recorder.replayed == 1
-    torch.testing.assert_close(got[0], expected, rtol=1e-4, atol=1e-4)
+    assert costs.step(1, 4) > 0
+    assert recorder.captured == 6, "of 4 to 128 rows"
+    assert recorder.replayed >= 2 * 11
 
 
 def _ones(tables: Tables, _store: Tensor) -> Tensor:
     """Logits that say the ids."""
     return tables.mirror.part("ids").float()[:, None].expand(-1, 5)
+
+
+def _itself(recorder: Recorder) -> Recorder:
+    return recorder
