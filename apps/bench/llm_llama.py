@@ -139,7 +139,8 @@ class LlamaCppSpeculative:
     ) -> None:
         self.name = name
         self._draft = _Counting(propose)
-        self._llama = _llama(path, draft_model=self._draft, **options)
+        # without `logits_all` the package has no room for the logits of a prompt longer than a batch
+        self._llama = _llama(path, draft_model=self._draft, logits_all=True, **options)
         self._right = 0
 
     def answer(self, prompts: Sequence[Ids], tokens: int) -> list[Answer]:
