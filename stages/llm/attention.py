@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from stages.llm.capped import capped_attention
 from stages.llm.gpu.attention import Paged
 from stages.llm.kv import Shape
 from stages.llm.layout import Ragged
@@ -58,6 +59,7 @@ def ragged_attention(
     ragged: Ragged | Paged | Survey,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend each span to its own sequence; store the new keys and values first.
@@ -65,11 +67,10 @@ def ragged_attention(
     Shapes: query [1, H, T, d]; key, value [1, KV heads, T, d]; the result [1, T, H, d]. The queries are regrouped to
     [groups, KV heads, H / KV heads * step, d], so that all heads and positions of a group are one product.
     """
-    _refuse_unknown(module, attention_mask, sliding_window, others)
+    _refuse_unknown(attention_mask, others)
     if isinstance(ragged, Survey):
         return ragged.note(module.layer_idx, query, key, value), None
     if isinstance(ragged, Paged):
-        softcap = others.get("softcap")
         attended = ragged.attend(
             module.layer_idx, query, key, value, scaling=scaling, window=sliding_window, softcap=softcap
         )
@@ -83,24 +84,23 @@ def ragged_attention(
         keys, values = ragged.read(layer, group)
         for call, mask in zip(group.calls, plan.masks(number, sliding_window, query.dtype), strict=True):
             shape = (call.groups, kv_heads, call.keys, size)
-            results.append(
-                scaled_dot_product_attention(
-                    queries[call.first : call.first + call.groups],
-                    keys[: call.groups, :, : call.keys].expand(shape),
-                    values[: call.groups, :, : call.keys].expand(shape),
-                    attn_mask=mask,
-                    scale=scaling,
-                )
+            asked = (
+                queries[call.first : call.first + call.groups],
+                keys[: call.groups, :, : call.keys].expand(shape),
+                values[: call.groups, :, : call.keys].expand(shape),
+                mask,
             )
+            if softcap is None:
+                results.append(scaled_dot_product_attention(*asked, scale=scaling))
+            else:
+                results.append(capped_attention(*asked, scale=scaling, cap=softcap))
     result = torch.cat(results) if len(results) > 1 else results[0]
     return result.view(-1, size).index_select(0, plan.scatter).view(1, ragged.rows, heads, size), None
 
 
-def _refuse_unknown(module: Any, attention_mask: Tensor | None, window: int | None, others: dict[str, Any]) -> None:
-    """A model that asks for more than this attention computes would answer wrongly without a word."""
-    asked = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
-    if window is None and isinstance(getattr(module, "sliding_window", None), int):
-        asked.append("a window that only its mask knows of")
+def _refuse_unknown(attention_mask: Tensor | None, others: dict[str, Any]) -> None:
+    """A model that asks for more than this attention computes would answer wrongly without a word (see `kinds.py`)."""
+    asked = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
     if attention_mask is not None:
         asked.append("attention_mask")
     if others.get("is_causal") is False:

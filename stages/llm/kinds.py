@@ -124,7 +124,6 @@ def _note(
     if heard is None:
         raise NotImplementedError("its layers keep from their attention what is passed to the model")
     unknown: Mapping[str, bool] = {
-        "a softcap": others.get("softcap") is not None,
         "sinks": others.get("s_aux") is not None,
         "position biases": others.get("position_bias") is not None,
         "a mask of its own": attention_mask is not None,

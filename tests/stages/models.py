@@ -8,12 +8,28 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -150,14 +166,75 @@ def gpt2(**changes: Any) -> PreTrainedModel:
     return GPT2LMHeadModel(GPT2Config(**{**shape, **ends, **changes}))
 
 
+def gpt_neox(**changes: Any) -> PreTrainedModel:
+    """A quarter of each head turned, attention and the rest beside each other."""
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**{**_without("num_key_value_heads"), "hidden_size": 64, **changes}))
+
+
+def opt(**changes: Any) -> PreTrainedModel:
+    """Learned positions that begin at 2."""
+    shape = {"ffn_dim": 80, "word_embed_proj_dim": 48, "init_std": 0.3}
+    return OPTForCausalLM(
+        OPTConfig(**{**_without("num_key_value_heads", "intermediate_size", "initializer_range"), **shape, **changes})
+    )
+
+
+def phi(**changes: Any) -> PreTrainedModel:
+    """Half of each head turned, biases everywhere."""
+    return PhiForCausalLM(PhiConfig(**{**_SHAPE, "hidden_size": 64, "partial_rotary_factor": 0.5, **changes}))
+
+
+def phi3(**changes: Any) -> PreTrainedModel:
+    """Queries, keys and values from one matrix, seeing the last 24 tokens."""
+    return Phi3ForCausalLM(Phi3Config(**{**_SHAPE, "sliding_window": 24, **changes}))
+
+
+def gemma(**changes: Any) -> PreTrainedModel:
+    """Embeddings scaled, tied, one KV head for all."""
+    return GemmaForCausalLM(GemmaConfig(**{**_SHAPE, "num_key_value_heads": 1, "head_dim": 16, **changes}))
+
+
+def gemma2(**changes: Any) -> PreTrainedModel:
+    """Scores and logits capped, queries scaled otherwise, every second layer seeing the last 24 tokens."""
+    shape = {"head_dim": 16, "sliding_window": 24, "query_pre_attn_scalar": 30, "attn_logit_softcapping": 3.0}
+    return Gemma2ForCausalLM(Gemma2Config(**{**_SHAPE, **shape, "tie_word_embeddings": False, **changes}))
+
+
+def gemma3(**changes: Any) -> PreTrainedModel:
+    """Two layers that see the last 24 tokens and one that sees all, with angles of their own, norms of queries."""
+    shape = {"head_dim": 16, "sliding_window": 24, "num_hidden_layers": 3, "tie_word_embeddings": False}
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"]
+    return Gemma3ForCausalLM(Gemma3TextConfig(**{**_SHAPE, **shape, "layer_types": kinds, **changes}))
+
+
+def granite(**changes: Any) -> PreTrainedModel:
+    """Embeddings, scores, layers and logits each multiplied by something."""
+    factors = {"attention_multiplier": 0.1, "residual_multiplier": 0.6, "embedding_multiplier": 3.0}
+    return GraniteForCausalLM(GraniteConfig(**{**_SHAPE, **factors, "logits_scaling": 0.5, **changes}))
+
+
+def _without(*names: str) -> dict[str, Any]:
+    return {name: value for name, value in _SHAPE.items() if name not in names}
+
+
 MAKERS = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gpt2": gpt2}
+OTHERS = {
+    "gpt_neox": gpt_neox,
+    "opt": opt,
+    "phi": phi,
+    "phi3": phi3,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "granite": granite,
+}
 
 
 def save(folder: Path, kind: str = "llama", *, seed: int = 0, **changes: Any) -> Path:
     """A tiny random model of that kind with a tokenizer, in `folder`."""
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = MAKERS[kind](**changes)
+    model = {**MAKERS, **OTHERS}[kind](**changes)
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
     byte_level().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Logits do not depend on the company, bit for bit (float32 on the CPU)."""
+"""Logits do not depend on the company, bit for bit (on the CPU, in each precision)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from stages.llm.forward import Work, forward
-from stages.llm.model import LoadedModel, load_model
+from stages.llm.model import DType, LoadedModel, load_model
 from stages.llm.sequence import Sequence
+from tests.stages import models
 from tests.stages.conftest import DEMO
 from tests.stages.llm.running import make_prompt, placed, some_ids
 
@@ -51,21 +52,67 @@ def in_company(model: LoadedModel, lengths: tuple[int, ...], drawn: random.Rando
     return [last[number] for number in range(len(lengths))]
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gpt2"])
-def test_pieces_and_company_do_not_matter(kind: str, load: Callable[[str], LoadedModel]) -> None:
+@pytest.fixture(scope="module")
+def load_as(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, DType], LoadedModel]:
+    """Load a tiny random model of some kind in some precision, once."""
+    loaded: dict[tuple[str, DType], LoadedModel] = {}
+
+    def get(kind: str, dtype: DType) -> LoadedModel:
+        if (kind, dtype) not in loaded:
+            folder = models.save(tmp_path_factory.mktemp("model"), kind)
+            loaded[kind, dtype] = load_model(folder, device="cpu", dtype=dtype)
+        return loaded[kind, dtype]
+
+    return get
+
+
+def drafted(model: LoadedModel, length: int, guesses: int) -> Tensor:
+    """The logits after the last ids of that prompt, which stand there as guesses."""
+    (sequence,) = sequences(model, (length,))
+    sequence.drafts = sequence.ids[-guesses:]
+    del sequence.ids[-guesses:]
+    whole = sequence.pending
+    forward(model, [Work(sequence, whole - guesses - 1)])
+    sequence.advance(whole - guesses - 1)
+    return forward(model, [Work(sequence, guesses + 1)])[: guesses + 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "gemma2"])
+def test_pieces_and_company_do_not_matter(kind: str, dtype: DType, load_as: Callable[..., LoadedModel]) -> None:
     """However the prompts are cut, and whatever is computed beside them, the logits are the same bits."""
-    model = load(kind)
+    model = load_as(kind, dtype)
     expected = [alone(model, length) for length in LENGTHS]
 
-    for seed in range(3):
+    for seed in range(3 if kind == "llama" else 1):
         got = in_company(model, LENGTHS, random.Random(seed))
         assert [torch.equal(a, b) for a, b in zip(expected, got, strict=True)] == [True] * len(LENGTHS)
 
 
+@pytest.mark.parametrize("guesses", [1, 3, 6])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_guesses_do_not_matter(guesses: int, dtype: DType, load_as: Callable[..., LoadedModel]) -> None:
+    """Computed as guesses beside each other, ids give the logits that they give one by one."""
+    model = load_as("llama", dtype)
+    length = LENGTHS[-1]
+    (whole,) = sequences(model, (length,))
+    one_by_one = []
+    forward(model, [Work(whole, length - guesses - 1)])
+    whole.advance(length - guesses - 1)
+    rest, whole.ids = whole.ids[-guesses:], whole.ids[:-guesses]
+    for token in [*rest, None]:
+        one_by_one.append(forward(model, [Work(whole, 1)])[0])
+        whole.advance(1)
+        whole.ids += [] if token is None else [token]
+
+    assert torch.equal(drafted(model, length, guesses), torch.stack(one_by_one))
+
+
 @pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="the demo model is not built")
-def test_demo_model_too() -> None:
-    """The same holds for the model we ship."""
-    model = load_model(DEMO, device="cpu")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_demo_model_too(dtype: DType) -> None:
+    """The same holds for the model we ship, in each precision."""
+    model = load_model(DEMO, device="cpu", dtype=dtype)
     expected = [alone(model, length) for length in LENGTHS]
 
     got = in_company(model, LENGTHS, random.Random(0))
