@@ -58,11 +58,15 @@ def quantize(network: nn.Module) -> None:
         layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
 
 
+def quantized(network: nn.Module) -> bool:
+    """Whether `network` computes with integers."""
+    return any(isinstance(vars(module).get("forward"), int8.Int8) for module in network.modules())
+
+
 def joined(parts: Sequence[Any]) -> Product:
     """One product with the outputs of all `parts` behind each other, the fastest there is for their weights."""
-    quantized = [part.forward for part in parts if isinstance(part.forward, int8.Int8)]
-    if quantized:
-        return int8.joined(quantized)
+    if all(quantized(part) for part in parts):
+        return int8.joined([part.forward for part in parts])
     weights, biases = zip(*map(matrix, parts), strict=True)
     weight = torch.cat(weights) if len(parts) > 1 else weights[0]
     bias = None

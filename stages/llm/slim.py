@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, rms_norm, silu
+from torch.nn.functional import embedding, silu
 
 from stages.llm import attention
 from stages.llm.linears import Product, joined
@@ -30,11 +30,12 @@ class Norm:
     """x / sqrt(mean(x^2) + eps) * weight, each row for itself."""
 
     weight: Tensor
+    shape: tuple[int, ...]
     eps: float
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Over the last dimension."""
-        return rms_norm(rows, self.weight.shape, self.weight, self.eps)
+        return torch.rms_norm(rows, self.shape, self.weight, self.eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +81,12 @@ class Slim:
 
     def _attend(self, layer: Layer, rows: Tensor, cosines: Tensor, sines: Tensor, ragged: Any) -> Tensor:
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
-        both, values = (
-            layer.qkv(layer.before(rows)).view(-1, heads + 2 * kv_heads, size).split([heads + kv_heads, kv_heads], 1)
-        )
+        projected = layer.qkv(layer.before(rows)).view(-1, heads + 2 * kv_heads, size)
+        both, values = projected.split_with_sizes((heads + kv_heads, kv_heads), 1)
         if layer.query_norm and layer.key_norm:
-            queries, keys = both.split([heads, kv_heads], 1)
+            queries, keys = both.split_with_sizes((heads, kv_heads), 1)
             both = torch.cat([layer.query_norm(queries), layer.key_norm(keys)], 1)
-        queries, keys = _turned(both, cosines, sines).transpose(0, 1)[None].split([heads, kv_heads], 1)
+        queries, keys = _turned(both, cosines, sines).transpose(0, 1)[None].split_with_sizes((heads, kv_heads), 1)
         attended, _ = attention.ragged_attention(
             layer.module,
             queries,
@@ -144,7 +144,7 @@ def _layer(layer: Any) -> Layer:
 
 
 def _norm(module: Any) -> Norm:
-    return Norm(module.weight.detach(), module.variance_epsilon)
+    return Norm(module.weight.detach(), tuple(module.weight.shape), module.variance_epsilon)
 
 
 def _turns(rotary: nn.Module, context: int, dtype: torch.dtype) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from stages.llm import slim
 from stages.llm.model import DType, LoadedModel, load_model
 from tests.stages import models
+from tests.stages.conftest import DEMO
 from tests.stages.llm.test_same_bits import LENGTHS, alone
 
 NEAR: dict[DType, float] = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 3e-2}
@@ -112,3 +113,11 @@ def test_positions_at_the_end_are_there(tmp_path: Path) -> None:
     library = load_model(tmp_path, device="cpu", context=200, forward="library")
 
     assert torch.allclose(alone(model, 200), alone(library, 200), atol=1e-3)
+
+
+@pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="the demo model is not built")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["target", "draft"])
+def test_the_demo_models_are_computed_by_it(name: str, dtype: DType) -> None:
+    """Both models that we ship, in each precision."""
+    assert is_slim(load_model(DEMO.parent / name, device="cpu", dtype=dtype))
