@@ -19,11 +19,15 @@ from stages.llm.engine import TorchEngine
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import LENGTH, Rates
+from stages.llm.scheduler import Outcome
 from stages.llm.sequence import Sequence
 from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
 
 SLOW = Costs.line(base=0.5, sequence=0.0, token=0.001)
 """Half a second a step, as far as the engine is told."""
+
+STEP_S = 0.01
+"""What a step of an occupied engine takes at least."""
 
 
 @pytest.fixture
@@ -33,9 +37,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rates, "saw", lambda *_, **__: None)
 
 
-def long_prompt(number: int, *, tokens: int = 400, emitted: list[int] | None = None) -> Prompt:
+def long_prompt(number: int, *, tokens: int = 400, emitted: tuple[int, ...] = ()) -> Prompt:
     """A prompt of a session of its own, whose answer takes a while."""
-    return make_prompt(some_ids(20, number), session=f"s{number}", max_output_tokens=tokens, emitted=emitted or [])
+    return make_prompt(some_ids(20, number), session=f"s{number}", max_output_tokens=tokens, emitted=emitted)
 
 
 async def asked(engine: TorchEngine, prompt: Prompt, tenant: str = "default", within_s: float = 600.0) -> list[int]:
@@ -47,13 +51,19 @@ async def asked(engine: TorchEngine, prompt: Prompt, tenant: str = "default", wi
 
 @asynccontextmanager
 async def occupied(engine: TorchEngine) -> AsyncGenerator[None, None]:
-    """An engine of one place meanwhile, in which a long answer is being made."""
-    async with (
-        asyncio.timeout(DEADLINE_S),
-        aclosing(engine.generate(long_prompt(99, tokens=490, emitted=[7]))) as answer,
-    ):
-        await anext(answer)
-        yield
+    """An engine of one place meanwhile, in which a long answer is being made, for seconds."""
+    step = engine._batch.step
+
+    def slowly() -> list[Outcome]:
+        time.sleep(STEP_S)
+        return step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine._batch, "step", slowly)
+        prompt = make_prompt(some_ids(20, 99), max_output_tokens=490, emitted=[7], speculation=0)
+        async with asyncio.timeout(DEADLINE_S), aclosing(engine.generate(prompt)) as answer:
+            await anext(answer)
+            yield
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -116,7 +126,7 @@ async def test_what_another_worker_had_begun_is_never_refused(model: LoadedModel
     """An answer in the making goes on after a takeover, however much there is to do."""
     async with TorchEngine(model, most=1, queue=0, max_wait_s=0.001) as engine:
         async with occupied(engine):
-            going_on = asyncio.create_task(asked(engine, long_prompt(1, tokens=3, emitted=[7]), within_s=0.1))
+            going_on = asyncio.create_task(asked(engine, long_prompt(1, tokens=3, emitted=(7,)), within_s=0.1))
             await until(lambda: engine.state.waiting == 1)
         assert len(await going_on) == 2
 
