@@ -1,21 +1,22 @@
 """Write a Llama of ours as a GGUF file, for llama.cpp to run the very same weights. Needs the `gguf` package.
 
-The file has no tokenizer: llama.cpp is given token ids.
+The file need have no tokenizer: llama.cpp is given token ids, but where it serves text.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from pipeline.errors import ModelLoadError
 
@@ -44,8 +45,11 @@ NAMES = {
 """What llama.cpp calls a module, by what Hugging Face calls it; those of layers are `blk.N.` there."""
 
 
-def write_gguf(folder: Path, path: Path, precision: Precision) -> None:
+def write_gguf(folder: Path, path: Path, precision: Precision, *, spelt: bool = False) -> None:
     """Write the model in `folder` to `path`, matrices in `precision` and vectors in float32.
+
+    With its tokenizer if it shall be `spelt`, which must be a byte-level BPE. llama.cpp knows no other ways to cut text
+    into words than those of well-known models: unusual text may become other tokens there.
 
     Raises:
         ModelLoadError: it is no Llama, or has rotary embeddings of another kind than the plain one.
@@ -56,6 +60,10 @@ def write_gguf(folder: Path, path: Path, precision: Precision) -> None:
         raise ModelLoadError(str(folder), f"only a plain Llama can be written as GGUF, not {config.model_type}")
     writer = GGUFWriter(path, "llama")
     _describe(writer, config, precision)
+    if spelt:
+        _describe_tokenizer(writer, folder)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     for file in sorted(folder.glob("*.safetensors")):
         for name, tensor in load_file(file).items():
             _add(writer, gguf_name(name), _as_llama_cpp(name, tensor, config), precision)
@@ -88,7 +96,22 @@ def _describe(writer: GGUFWriter, config: Any, precision: Precision) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(FILE_TYPES[precision])
-    writer.add_tokenizer_model("no_vocab")
+
+
+def _describe_tokenizer(writer: GGUFWriter, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    controls = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama3" if vocabulary.get("ignore_merges") else "gpt-2")
+    writer.add_token_list(pieces)
+    writer.add_token_types([TokenType.CONTROL if one in controls else TokenType.NORMAL for one in range(len(pieces))])
+    merges = vocabulary["merges"] or [next(piece for piece in pieces if len(piece) == 2)]  # there must be one
+    writer.add_token_merges([merge if isinstance(merge, str) and " " in merge else " ".join(merge) for merge in merges])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_add_bos_token(False)
 
 
 def _as_llama_cpp(name: str, tensor: Tensor, config: Any) -> NDArray[np.float32]:
