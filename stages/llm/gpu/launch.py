@@ -102,6 +102,7 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     beside: bool | None = None,
+    cut: Tiling | None = None,
 ) -> Tensor:
     """Attend each query to its own sequence.
 
@@ -113,11 +114,12 @@ def attend(
         window: Positions that a query sees, its own the last.
         softcap: Scores are bent to stay between minus and plus this (Gemma 2).
         beside: Whether splits of a context are computed beside each other; None: where too little else is.
+        cut: How programs are cut; None: as `tiling` says.
     """
     rows, heads, size = query.shape
     kv_heads = store.shape[2]
     shared, processors = machine(query.device)
-    cut = tiling(heads // kv_heads, size, query.dtype, shared)
+    cut = cut or tiling(heads // kv_heads, size, query.dtype, shared)
     tiles = tables.tiles(cut.positions)
     splits = -(-tables.width * BLOCK // SPLIT)
     if beside is None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,64 +17,10 @@ from stages.llm.kv import BLOCK
 from stages.llm.model import LoadedModel
 from stages.llm.timing import measure
 from tests.stages.llm.gpu.cases import CPU
+from tests.stages.llm.gpu.stepping import Recorder, Text, right
 from tests.stages.llm.running import answer, make_prompt, reference, some_ids
 
 """These tests stand for a GPU: its steps are computed by the CPU in plain torch, and "recorded" ones called again."""
-
-
-class Recorder:
-    """Records a call by remembering it, and counts what it replays."""
-
-    def __init__(self) -> None:
-        self.captured = self.replayed = 0
-
-    def __call__(self, call: Call) -> Call:
-        """A call that does the same again."""
-        self.captured += 1
-        call()
-
-        def replay() -> None:
-            self.replayed += 1
-            call()
-
-        return replay
-
-
-class Text:
-    """Sequences of a model, computed step by step in a store with blocks in no order."""
-
-    def __init__(self, model: LoadedModel, steps: Steps, store: Tensor | None = None) -> None:
-        self.model, self.steps = model, steps
-        self.store = torch.full((32, *model.kv.block), float("nan"), dtype=model.kv.dtype) if store is None else store
-        self._free = random.Random(0).sample(range(32), 32)
-        self._blocks: dict[int, list[int]] = {}
-        self.ids = {number: some_ids(200, number) for number in range(8)}
-        self.computed = dict.fromkeys(self.ids, 0)
-
-    def step(self, counts: dict[int, int]) -> Tensor:
-        """Compute so many more tokens of these sequences; the logits after the last of each."""
-        ids: list[int] = []
-        places, wanted = [], []
-        for number, count in counts.items():
-            start = self.computed[number]
-            blocks = self._blocks.setdefault(number, [])
-            while len(blocks) * BLOCK < start + count:
-                blocks.append(self._free.pop())
-            places.append(Place(len(ids), count, start, blocks))
-            ids += self.ids[number][start : start + count]
-            wanted.append(len(ids) - 1)
-            self.computed[number] += count
-        return self.steps(ids, wanted, places, self.store)
-
-
-def right(model: LoadedModel, ids: list[int]) -> Tensor:
-    """The logits after `ids`, as the library computes them."""
-    library = type(model.network)(type(model.network.config)(**model.network.config.to_dict()))
-    library.load_state_dict(model.network.state_dict())
-    library.set_attn_implementation("eager")
-    with torch.inference_mode():
-        logits: Tensor = library.eval()(torch.tensor([ids])).logits[0, -1]
-    return logits
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
