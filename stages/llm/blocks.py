@@ -113,7 +113,7 @@ class BlockPool:
             self._use(block)
             table.blocks.append(block)
             table.chain.append(link(table.chain[-1], ids[number * BLOCK : (number + 1) * BLOCK]))
-        if count and not self._continue(table, source, count, held):
+        if count and not self._continue(table, source, count):
             count = 0
         for block in reversed(held):
             self._unuse(block)
@@ -208,9 +208,9 @@ class BlockPool:
         self.index.remove(block)
         self._runs.drop(block)
 
-    def _continue(self, table: BlockTable, source: int, count: int, held: list[int]) -> bool:
-        """Go on after the first `count` positions of `source`: in a copy, or in itself where it can serve no other."""
-        if self._references[source] == held.count(source) and count == len(self.index[source].ids) < BLOCK:
+    def _continue(self, table: BlockTable, source: int, count: int) -> bool:
+        """Go on after the first `count` positions of `source`: in a copy, or where it has no more in itself."""
+        if count == len(self.index[source].ids) < BLOCK:  # so it is no running sequence's
             self._use(source)
             self._forget(source)
             table.blocks.append(source)
@@ -272,6 +272,8 @@ class BlockPool:
         assert sorted(places) == list(range(self.count)), "a block is lost, or in two places"
         assert all(block in self.index for block in self._cached), "a block is kept that nobody can find"
         assert not any(block in self.index for block in self._free), "a free block can be found"
+        partly = [block for block in used if block in self.index and len(self.index[block].ids) < BLOCK]
+        assert not partly, "a block can be found that its sequence still writes to"
         self.index.check()
         for table in self._tables:
             for block, chain in zip(table.blocks, table.chain, strict=False):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from stages.llm.batch import Batch
 from stages.llm.disk import DiskCache
 from stages.llm.model import LoadedModel
+from stages.llm.scheduler import Outcome
 from tests.stages.llm.disks import ALWAYS, DEADLINE_S, LARGE, Make
 
 
@@ -32,3 +34,26 @@ def make(folder: Path, model: LoadedModel) -> Iterator[Make]:
     yield open_one
     for tier in opened:
         tier.close(DEADLINE_S)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a batch has nothing to do, and at its end, no sequence holds a block, and the pool's counts agree."""
+    step, close = Batch.step, Batch.close
+
+    def check(batch: Batch) -> None:
+        batch.pool.check()
+        assert batch.pool.available == batch.pool.count
+
+    def checked_step(batch: Batch) -> list[Outcome]:
+        outcomes = step(batch)
+        if batch.idle:
+            check(batch)
+        return outcomes
+
+    def checked_close(batch: Batch) -> None:
+        close(batch)
+        check(batch)
+
+    monkeypatch.setattr(Batch, "step", checked_step)
+    monkeypatch.setattr(Batch, "close", checked_close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.llm.fair import REMEMBERED, FairQueue
+from stages.llm.fair import AGEING_S, REMEMBERED, FairQueue
 from stages.llm.sequence import Sequence
 from tests.stages.llm.running import make_prompt
 
@@ -17,11 +18,21 @@ VOCABULARY: Any = None
 MANY = 10_000
 
 
-def waiting(tenant: str, session: str = "s", *, cost: float = 1.0, number: int = 0, begun: bool = False) -> Sequence:
+def waiting(
+    tenant: str,
+    session: str = "s",
+    *,
+    cost: float = 1.0,
+    number: int = 0,
+    begun: bool = False,
+    priority: int = 0,
+    waited_s: float = 0.0,
+) -> Sequence:
     """A sequence of that tenant and session."""
-    prompt = make_prompt([1], session=session, emitted=[2] if begun else [])
+    prompt = make_prompt([1], session=session, emitted=[2] if begun else [], priority=priority)
     sequence = Sequence(number, prompt, VOCABULARY, context=100, tenant=tenant)
     sequence.cost = cost
+    sequence.since = time.monotonic() - waited_s
     return sequence
 
 
@@ -127,6 +138,64 @@ def test_who_has_the_most_waiting_makes_room() -> None:
     assert (gone.tenant, gone.number) == ("f", 4)
     assert own is newest
     assert len(queue) == 5
+
+
+def test_a_higher_priority_goes_first_and_is_shared_fairly() -> None:
+    """All of a higher priority go before any of a lower one, and within one it goes by tenant."""
+    low = [waiting("a", f"s{n}") for n in range(3)]
+    queue = queue_of(*low, *(waiting(tenant, f"s{n}", priority=2) for n in range(3) for tenant in "ab"))
+
+    order = taken(queue)
+
+    assert [sequence.sampling.priority for sequence in order] == [2] * 6 + [0] * 3
+    assert tenants(order)[:6] in ("abababab"[:6], "babababa"[:6])
+
+
+def test_who_waits_rises() -> None:
+    """With each while of waiting a sequence counts as one of the next priority: nobody starves."""
+    queue = queue_of(
+        waiting("a", priority=2, number=1),
+        waiting("b", number=2, waited_s=1.5 * AGEING_S),
+        waiting("c", number=3, waited_s=2.5 * AGEING_S),
+    )
+    queue._shares.charge("a", 1.0)
+
+    assert [sequence.number for sequence in taken(queue)] == [3, 1, 2]
+
+
+def test_a_full_queue_gives_up_the_least_important() -> None:
+    """Of who has the most waiting, the latest of the lowest priority goes."""
+    queue = queue_of(waiting("a", "x", number=1), waiting("a", "y", number=2, priority=1))
+
+    gone = queue.add(waiting("a", "z", number=3, priority=1), 2)
+
+    assert gone is not None
+    assert gone.number == 1
+
+
+def test_what_goes_before_knows_priorities() -> None:
+    """What has a higher priority goes before all of it, what has a lower one does not."""
+    queue = queue_of(waiting("a", cost=5.0, priority=1), waiting("b", cost=3.0))
+
+    assert queue.before(waiting("c")) == 8.0
+    assert queue.before(waiting("c", priority=1)) == 5.0
+    assert queue.before(waiting("c", priority=2)) == 0.0
+
+
+def test_who_gave_a_place_up_goes_first_and_pays_once() -> None:
+    """It goes before all who have not begun, and its tenant is not charged again."""
+    queue = queue_of(waiting("a", number=1, cost=4.0), waiting("a", "t", number=2, begun=True))
+    (begun, first) = taken(queue)
+    had = queue._shares.had("a")
+    queue.add(waiting("b", number=3, priority=9), MANY)
+    queue.add(waiting("b", number=4, begun=True), MANY)
+    queue.back(first)
+
+    assert len(queue) == 3
+    assert [sequence.number for sequence in queue.heads] == [1, 4, 3]
+    assert not queue.take(first)
+    assert queue._shares.had("a") == had
+    assert begun.number == 2
 
 
 def test_those_who_left_are_forgotten() -> None:
