@@ -26,8 +26,8 @@ from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
 SLOW = Costs.line(base=0.5, sequence=0.0, token=0.001)
 """Half a second a step, as far as the engine is told."""
 
-STEP_S = 0.01
-"""What a step of an occupied engine takes at least."""
+STEP_S = 0.1
+"""What a step of an occupied engine takes at least: it must not have said much before the others come."""
 
 
 @pytest.fixture
