@@ -176,6 +176,7 @@ def test_a_full_queue_gives_up_the_least_important() -> None:
 def test_what_goes_before_knows_priorities() -> None:
     """What has a higher priority goes before all of it, what has a lower one does not."""
     queue = queue_of(waiting("a", cost=5.0, priority=1), waiting("b", cost=3.0))
+    queue._shares.charge("c", 99.0)
 
     assert queue.before(waiting("c")) == 8.0
     assert queue.before(waiting("c", priority=1)) == 5.0
