@@ -101,7 +101,7 @@ def _describe(writer: GGUFWriter, config: Any, precision: Precision) -> None:
 def _describe_tokenizer(writer: GGUFWriter, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     controls = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama3" if vocabulary.get("ignore_merges") else "gpt-2")
