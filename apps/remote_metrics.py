@@ -22,8 +22,8 @@ class RemoteCollector(Collector):
         """By the names that our own engine has, where it has them."""
         engine, counts = self._engine, self._engine.counts
         for name, text, value in (
-            ("running", "Answers that are being computed", engine.places.taken),
-            ("waiting", "Turns that wait for a place among them", engine.places.waiting),
+            ("num_requests_running", "Answers that are being computed", engine.places.taken),
+            ("num_requests_waiting", "Turns that wait for a place among them", engine.places.waiting),
             ("remote_up", "Whether the model's server can be used", not engine.problem),
         ):
             yield GaugeMetricFamily(f"penstock_llm_{name}", text, value=float(value))

@@ -92,7 +92,7 @@ class Meter:
     async def _judged(self, event: float, before: float, seen: Seen) -> Freed | None:
         """What the engine says of the turn once it is idle."""
         deadline = time.monotonic() + FREE_S
-        while (known := await self._one.metrics())["penstock_llm_running"]:
+        while (known := await self._one.metrics())["penstock_llm_num_requests_running"]:
             if time.monotonic() > deadline:
                 raise Unanswered(f"the engine's place is not free after {FREE_S:g} s")
             await asyncio.sleep(POLL_S)

@@ -22,6 +22,7 @@ from stages.llm.scheduler import Counts, Outcome, Scheduler
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import Speculation
 from stages.llm.stage import Run
+from stages.llm.state import Steps
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Batch:
         self._rates = rates
         self._speculation = speculation
         self.pool = pool
+        self.steps = Steps()
         self.scheduler = Scheduler(pool, most=most, queue=queue, rates=rates, chance=chance)
 
     @property
@@ -98,6 +100,7 @@ class Batch:
             self._pace.saw(sum(work.count for work in works), now - computing)
             if self._speculation:
                 self._speculation.saw(works, now - computing)
+            self.steps.saw(now - began, sum(work.count for work in works))
             self._note(chosen, prompt, now - began, busy=busy)
             outcomes += chosen
         for sequence, outcome in outcomes:
@@ -110,7 +113,7 @@ class Batch:
         runs = [(sequence, run) for sequence, run in chosen if isinstance(run, Run)]
         output = sum(len(run.ids) for _, run in runs)
         self.counts.prompt_tokens += prompt
-        self.counts.output_tokens += output
+        self.counts.generation_tokens += output
         self._rates.saw(prompt, output, seconds, busy=busy)
         for sequence, run in runs:
             if run.finish is not None and sequence.output:

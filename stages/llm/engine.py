@@ -16,7 +16,7 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from pipeline import request
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PromptTooLong
@@ -32,33 +32,18 @@ from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.parameters import check_ids
 from stages.llm.rates import Rates
-from stages.llm.scheduler import SOONEST_S, Counts, Outcome
+from stages.llm.scheduler import SOONEST_S, Outcome
 from stages.llm.scoring import Candidate
 from stages.llm.sequence import Sequence
 from stages.llm.speculation import MOST, Mode, Speculation
 from stages.llm.stage import Run
+from stages.llm.state import State
 from stages.llm.timing import measure, prompt_token
 
 log = logging.getLogger(__name__)
 
 Order = Sequence | int | None
 """To the model thread: answer this sequence; give that number up; None: end."""
-
-
-class State(NamedTuple):
-    """What an engine is doing, and has done since its start.
-
-    Sequences that run and that wait, tokens a second with all places taken, bytes that are kept though no sequence uses
-    them, and when a place came free last, in seconds since 1970.
-    """
-
-    running: int
-    waiting: int
-    prompt_tokens_per_s: float
-    output_tokens_per_s: float
-    prefix_bytes: int
-    released_timestamp_seconds: float
-    counts: Counts
 
 
 class TorchEngine:
@@ -216,13 +201,16 @@ class TorchEngine:
         """What the engine is doing; as of some moment during the step in progress."""
         batch, rates = self._batch, self._rates
         return State(
-            running=len(batch.running),
-            waiting=batch.waiting,
+            num_requests_running=len(batch.running),
+            num_requests_waiting=batch.waiting,
             prompt_tokens_per_s=1 / rates.prompt_s,
             output_tokens_per_s=1 / rates.output_s,
+            kv_cache_usage_perc=1 - batch.pool.available / batch.pool.count,
             prefix_bytes=batch.pool.cached_bytes,
             released_timestamp_seconds=batch.scheduler.released_at,
             counts=batch.counts,
+            steps=batch.steps,
+            speculation=self._speculation.counts if self._speculation else None,
         )
 
     def _live(self) -> None:

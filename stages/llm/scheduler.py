@@ -44,13 +44,19 @@ SOONEST_S = 0.5
 
 @dataclass
 class Counts:
-    """What a batch has done since its start, for the metrics. `cancelled_tokens` were chosen for nothing."""
+    """What a batch has done since its start, for the metrics.
+
+    `cancelled_tokens` were chosen for nothing. Of the `prefix_cache_queries` tokens of all prompts, `prefix_cache_hits`
+    were there already.
+    """
 
     prompt_tokens: int = 0
-    output_tokens: int = 0
+    generation_tokens: int = 0
     cancelled_tokens: int = 0
     refused: int = 0
     preemptions: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
 
 
 class Scheduler:
@@ -129,6 +135,8 @@ class Scheduler:
             sequence.place(table, known)
             if first:
                 sequence.cached = known
+                self.counts.prefix_cache_queries += len(sequence.ids)
+                self.counts.prefix_cache_hits += known
             sequence.reserve(_wanted(sequence))
             self.running.append(sequence)
 

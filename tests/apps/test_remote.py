@@ -153,8 +153,8 @@ async def test_metrics_tell_what_the_server_was_asked(fake: FakeServer, settings
         await generate(parts, answer, lambda text: None)
         assert answer.text == fake.answer
         for name, value in {
-            "running": 0,
-            "waiting": 0,
+            "num_requests_running": 0,
+            "num_requests_waiting": 0,
             "remote_up": 1,
             "refused_total": 0,
             "remote_requests_total": 2,

@@ -85,7 +85,7 @@ async def test_who_would_wait_too_long_is_refused_at_once(model: LoadedModel) ->
     async with TorchEngine(model, most=1, max_wait_s=100.0) as engine:
         async with occupied(engine):
             waiting = asyncio.create_task(asked(engine, long_prompt(1, tokens=3)))
-            await until(lambda: engine.state.waiting == 1)
+            await until(lambda: engine.state.num_requests_waiting == 1)
         assert len(await waiting) == 3
 
 
@@ -116,7 +116,7 @@ async def test_what_is_cached_costs_nothing(model: LoadedModel) -> None:
         engine._rates.prompt_s = 10.0
         async with occupied(engine):
             cached = asyncio.create_task(asked(engine, make_prompt([*ids, 5], session="long", max_output_tokens=1)))
-            await until(lambda: engine.state.waiting == 1)
+            await until(lambda: engine.state.num_requests_waiting == 1)
             assert [waiting.cost < 100 for waiting in engine._batch.scheduler.waiting] == [True]
         assert len(await cached) == 1
 
@@ -127,7 +127,7 @@ async def test_what_another_worker_had_begun_is_never_refused(model: LoadedModel
     async with TorchEngine(model, most=1, queue=0, max_wait_s=0.001) as engine:
         async with occupied(engine):
             going_on = asyncio.create_task(asked(engine, long_prompt(1, tokens=3, emitted=(7,)), within_s=0.1))
-            await until(lambda: engine.state.waiting == 1)
+            await until(lambda: engine.state.num_requests_waiting == 1)
         assert len(await going_on) == 2
 
 
@@ -179,9 +179,9 @@ async def test_a_flooding_tenant_does_not_hold_up_another(model: LoadedModel) ->
     async with TorchEngine(model, most=1, max_wait_s=60.0) as engine:
         async with occupied(engine):
             flood = [asyncio.create_task(ask("flood", n)) for n in range(30)]
-            await until(lambda: engine.state.waiting == 30)
+            await until(lambda: engine.state.num_requests_waiting == 30)
             quiet = asyncio.create_task(ask("quiet", 50))
-            await until(lambda: engine.state.waiting == 31)
+            await until(lambda: engine.state.num_requests_waiting == 31)
         await asyncio.gather(quiet, *flood)
 
     assert ended.index("quiet") <= 2
@@ -192,9 +192,9 @@ async def test_places_are_kept_for_tenants_that_have_none(model: LoadedModel) ->
     async with TorchEngine(model, most=8, max_wait_s=60.0) as engine:
         await asked(engine, long_prompt(50, tokens=1), "quiet")
         flood = [asyncio.create_task(asked(engine, long_prompt(n, tokens=400), "flood")) for n in range(20)]
-        await until(lambda: engine.state.waiting == 13)
+        await until(lambda: engine.state.num_requests_waiting == 13)
         quiet = await asked(engine, long_prompt(51, tokens=2), "quiet")
-        assert engine.state.waiting == 13
+        assert engine.state.num_requests_waiting == 13
         for task in flood:
             task.cancel()
         await asyncio.gather(*flood, return_exceptions=True)
@@ -206,8 +206,8 @@ async def test_a_lone_tenant_has_all_places(model: LoadedModel) -> None:
     """Nothing is kept where there is nobody else."""
     async with TorchEngine(model, most=8, max_wait_s=60.0) as engine:
         flood = [asyncio.create_task(asked(engine, long_prompt(n, tokens=300), "flood")) for n in range(9)]
-        await until(lambda: engine.state.running == 8)
-        assert engine.state.waiting == 1
+        await until(lambda: engine.state.num_requests_running == 8)
+        assert engine.state.num_requests_waiting == 1
         for task in flood:
             task.cancel()
         await asyncio.gather(*flood, return_exceptions=True)
@@ -218,7 +218,7 @@ async def test_a_full_queue_takes_a_quiet_tenant_in(model: LoadedModel) -> None:
     async with TorchEngine(model, most=1, queue=5, max_wait_s=60.0) as engine:
         async with occupied(engine):
             flood = [asyncio.create_task(asked(engine, long_prompt(n, tokens=3), "flood")) for n in range(5)]
-            await until(lambda: engine.state.waiting == 5)
+            await until(lambda: engine.state.num_requests_waiting == 5)
             quiet = asyncio.create_task(asked(engine, long_prompt(50, tokens=3), "quiet"))
             results = await asyncio.gather(flood[-1], return_exceptions=True)
         assert isinstance(results[0], Overloaded)
@@ -231,8 +231,8 @@ async def test_tokens_for_nobody_are_counted(model: LoadedModel) -> None:
     async with TorchEngine(model) as engine:
         async with occupied(engine):
             pass
-        await until(lambda: engine.state.running == 0 and engine._batch.idle)
-        assert 0 < engine.state.counts.cancelled_tokens <= engine.state.counts.output_tokens
+        await until(lambda: engine.state.num_requests_running == 0 and engine._batch.idle)
+        assert 0 < engine.state.counts.cancelled_tokens <= engine.state.counts.generation_tokens
         assert engine.state.counts.prompt_tokens == 21
 
 

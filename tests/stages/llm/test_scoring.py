@@ -114,5 +114,5 @@ async def test_who_gives_up_leaves_nothing(model: LoadedModel) -> None:
         with pytest.raises(asyncio.CancelledError):
             await scoring
         await answer(engine, make_prompt([1, 2], max_output_tokens=2))
-        assert (engine.state.running, engine.state.waiting) == (0, 0)
+        assert (engine.state.num_requests_running, engine.state.num_requests_waiting) == (0, 0)
         engine._batch.pool.check()
