@@ -63,7 +63,7 @@ def exactly(logits: torch.Tensor, ask: Sampling, answer: list[int]) -> torch.Ten
 def cells(model: LoadedModel, ask: Sampling) -> dict[tuple[int, ...], float]:
     """How likely an answer begins with the likeliest tokens, by pairs; -1 stands for all others."""
     first = exactly(logits_after(model, PROMPT), ask, [])
-    found = {}
+    found: dict[tuple[int, ...], float] = {}
     for token in first.topk(3).indices.tolist():
         second = exactly(logits_after(model, [*PROMPT, token]), ask, [token])
         best = second.topk(3).indices.tolist()
@@ -127,7 +127,7 @@ def _count(drawn: Counter[tuple[int, ...]], cell: tuple[int, ...], cells: Any) -
 
 
 ASKS: list[dict[str, Any]] = [
-    {"repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.5},
+    {"repetition_penalty": 1.3, "presence_penalty": -2.0, "frequency_penalty": 1.0},
     {"repetition_penalty": 1.3, "temperature": 1.1, "top_k": 30, "min_p": 0.02},
     {"frequency_penalty": 2.0, "logit_bias": ((7, 5.0), (9, -100.0)), "temperature": 0.9, "top_p": 0.9},
     {"grammar": Grammar("regex", "[a-z ]{5,40}"), "temperature": 1.0, "presence_penalty": 1.0},
@@ -192,7 +192,13 @@ def _asdict(sampling: Sampling) -> dict[str, Any]:
 
 async def test_likelihoods_are_the_models_own(model: LoadedModel) -> None:
     """Of the logits as they are: temperature, penalties and biases change the choice and not what is told of it."""
-    ask = {"temperature": 1.5, "frequency_penalty": 2.0, "logit_bias": ((7, 3.0),), "logprobs": 3, "seed": 4}
+    ask: dict[str, Any] = {
+        "temperature": 1.5,
+        "frequency_penalty": 2.0,
+        "logit_bias": ((7, 3.0),),
+        "logprobs": 3,
+        "seed": 4,
+    }
     async with TorchEngine(model) as engine:
         ids, _, likelihoods = await whole(engine, make_prompt(PROMPT, max_output_tokens=6, **ask))
 

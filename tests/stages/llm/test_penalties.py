@@ -9,8 +9,11 @@ import torch
 
 from pipeline.messages import Sampling
 from stages.llm import penalties
+from stages.llm.model import LoadedModel
 from stages.llm.penalties import Shift, Table, shift_of, shifted
 from stages.llm.sampling import Choice, sample
+from stages.llm.sequence import Sequence
+from tests.stages.llm.running import make_prompt
 
 LOGITS = torch.randn(3, 40, generator=torch.Generator().manual_seed(1)) * 3
 PROMPT = [1, 2, 2, 3]
@@ -86,6 +89,25 @@ def test_rows_with_and_without_stand_side_by_side() -> None:
     together = sample(LOGITS, choices)
 
     assert together == [sample(LOGITS[row : row + 1], [choice])[0] for row, choice in enumerate(choices)]
+
+
+def test_what_is_drafted_before_counts_for_what_comes_after() -> None:
+    """In a step, a token that a draft before it says already is penalised as if it were certain."""
+    best = int(LOGITS[0].argmax())
+    penalised = shift([], frequency_penalty=2.0)
+    chosen = sample(LOGITS[:1].expand(2, -1), [Choice(1, 4, 0.0, shift=penalised, drafts=n * (best,)) for n in (0, 9)])
+
+    assert chosen[0] == best
+    assert chosen[1] != best
+
+
+def test_each_position_of_a_step_knows_the_drafts_before_it(model: LoadedModel) -> None:
+    """What is chosen after certain tokens and drafts takes just these for granted; who needs none is told none."""
+    for ask, drafts in (({"presence_penalty": 1.0}, [(), (8,), (8, 9)]), ({}, [(), (), ()])):
+        sequence = Sequence(0, make_prompt([5, 6], **ask), model.vocabulary, context=99)
+        sequence.drafts = [8, 9]
+
+        assert [choice.drafts for choice in sequence.choices()] == drafts
 
 
 def test_a_model_with_fewer_rows_has_counts_of_its_own() -> None:
