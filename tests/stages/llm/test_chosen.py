@@ -127,7 +127,7 @@ def _count(drawn: Counter[tuple[int, ...]], cell: tuple[int, ...], cells: Any) -
 
 
 ASKS: list[dict[str, Any]] = [
-    {"repetition_penalty": 1.3, "presence_penalty": -2.0, "frequency_penalty": 1.0},
+    {"repetition_penalty": 1.01, "frequency_penalty": 1.0, "logit_bias": ((7, 50.0), (8, 50.0), (9, 50.0))},
     {"repetition_penalty": 1.3, "temperature": 1.1, "top_k": 30, "min_p": 0.02},
     {"frequency_penalty": 2.0, "logit_bias": ((7, 5.0), (9, -100.0)), "temperature": 0.9, "top_p": 0.9},
     {"grammar": Grammar("regex", "[a-z ]{5,40}"), "temperature": 1.0, "presence_penalty": 1.0},

@@ -103,8 +103,8 @@ def test_what_is_drafted_before_counts_for_what_comes_after() -> None:
 
 def test_each_position_of_a_step_knows_the_drafts_before_it(model: LoadedModel) -> None:
     """What is chosen after certain tokens and drafts takes just these for granted; who needs none is told none."""
-    for ask, drafts in (({"presence_penalty": 1.0}, [(), (8,), (8, 9)]), ({}, [(), (), ()])):
-        sequence = Sequence(0, make_prompt([5, 6], **ask), model.vocabulary, context=99)
+    for presence, drafts in ((1.0, [(), (8,), (8, 9)]), (0.0, [(), (), ()])):
+        sequence = Sequence(0, make_prompt([5, 6], presence_penalty=presence), model.vocabulary, context=99)
         sequence.drafts = [8, 9]
 
         assert [choice.drafts for choice in sequence.choices()] == drafts
