@@ -159,7 +159,8 @@ class GatewaySettings:
     """The longest answer in tokens, also what `inf` means."""
 
     max_priority: Annotated[int, Meta(ge=0, le=9)] = 0
-    """Priority that a turn may ask for, to go before others of its tenant; never before those of other tenants."""
+    """The highest priority that a turn may ask for. Those of a higher one go first, whosever they are, so raise it only
+    where you know who asks; 0: nobody goes before others."""
 
     max_frame_bytes: Count = 16 * 1024 * 1024
     """A larger WebSocket frame is not read: the connection is closed with 1009. Well above `max_message_bytes`, so that
