@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from stages.llm.remote import OpenAIEngine
-    from stages.llm.remote_answer import Speech
+    from stages.llm.remote_answer import TextCodec
 
 EXTRA = "the engine `openai` needs the official client, which comes with `pip install 'penstock[openai]'`"
 NO_DRAFTS = ("", "none")
@@ -51,7 +51,7 @@ async def remote_engine(
         SettingsError: the client library is not installed.
         ModelLoadError: the server has no such model, or lets nobody in with this key.
     """
-    speech = await in_thread(_speech, tokenizer)
+    codec = await in_thread(_codec, tokenizer)
     from stages.llm.remote import OpenAIEngine
     from stages.llm.remote_client import Patience, Server
 
@@ -59,7 +59,7 @@ async def remote_engine(
     server = Server(model.base_url.rstrip("/"), key=model.api_key, patience=patience)
     async with OpenAIEngine(
         server,
-        speech,
+        codec,
         model=model.remote_name,
         kind=None if model.server == "auto" else model.server,
         form=model.prompt_form,
@@ -73,12 +73,12 @@ async def remote_engine(
         yield engine
 
 
-def _speech(tokenizer: PreTrainedTokenizerBase) -> Speech:
+def _codec(tokenizer: PreTrainedTokenizerBase) -> TextCodec:
     """What takes time: the client library, and looking through a large vocabulary."""
     try:
-        from stages.llm.remote_answer import Speech
+        from stages.llm.remote_answer import TextCodec
     except ModuleNotFoundError as error:
         if error.name != "openai":
             raise
         raise SettingsError("model.engine", EXTRA) from None
-    return Speech(tokenizer)
+    return TextCodec(tokenizer)

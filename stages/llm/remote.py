@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from pipeline.errors import EngineUnavailable, ModelLoadError, Overloaded, PenstockError
+from pipeline.errors import EngineUnavailable, ModelLoadError, Overloaded, PenstockError, PromptTooLong
 from pipeline.messages import Prompt
 from stages.llm.places import Places
-from stages.llm.remote_answer import RemoteAnswer, Speech
+from stages.llm.remote_answer import RemoteAnswer, TextCodec
 from stages.llm.remote_client import Piece, Served, Server, StreamCut, named
 from stages.llm.remote_dialect import DIALECTS, Dialect, Kind, asked, dialect_of
 from stages.llm.stage import Run
@@ -62,7 +64,7 @@ class OpenAIEngine:
 
     Args:
         server: Belongs to the engine from now on.
-        speech: The tokenizer, which is the model's own.
+        codec: The tokenizer, which is the model's own.
         model: What the server calls the model; none is the one called like the tokenizer, or its only one.
         kind: What the server is; none is what it says it is.
         form: How prompts are sent: as text, or as token ids to a server that takes them.
@@ -75,7 +77,7 @@ class OpenAIEngine:
     def __init__(
         self,
         server: Server,
-        speech: Speech,
+        codec: TextCodec,
         *,
         model: str = "",
         kind: Kind | None = None,
@@ -85,7 +87,7 @@ class OpenAIEngine:
         queue: int = 256,
         max_wait_s: float = 10.0,
     ) -> None:
-        self._server, self._speech = server, speech
+        self._server, self._codec = server, codec
         self._model, self._kind, self._form = model, kind, form
         self._context = context
         self._max_wait_s = max_wait_s
@@ -98,6 +100,7 @@ class OpenAIEngine:
         self._served = Served("")
         self._up = asyncio.Event()
         self._look_now = asyncio.Event()
+        self._heard = -math.inf
         self._counted_otherwise = False
         self._watching: asyncio.Task[None] | None = None
 
@@ -130,11 +133,14 @@ class OpenAIEngine:
         """Continue `prompt`; see `Engine`."""
         if self._watching is None:
             raise EngineUnavailable("the engine is not running")
-        answer = RemoteAnswer(prompt, self._speech, self._context)
+        if len(prompt.ids) >= self.context:  # the server may have said only now how much it takes
+            raise PromptTooLong(got=len(prompt.ids), limit=self.context - 1)
+        answer = RemoteAnswer(prompt, self._codec, self.context)
         if answer.finish is not None:
             yield Run((), answer.finish)
             return
-        asked(prompt.sampling, self._dialect, room=1, said=0)  # what cannot be asked for need not wait in line
+        if self._served.name:  # what cannot be asked for need not wait in line
+            asked(prompt.sampling, self._dialect, room=1, said=0)
         async with self.places.place(priority=prompt.sampling.priority, begun=bool(prompt.emitted)):
             await self._ready()
             async with aclosing(self._continued(answer)) as runs:
@@ -165,6 +171,7 @@ class OpenAIEngine:
         try:
             async with aclosing(self._asked(answer)) as pieces:
                 async for piece in pieces:
+                    self._heard = time.monotonic()
                     run = answer.take(piece)
                     if run.finish is not None:
                         self._compare(answer, piece)
@@ -190,7 +197,7 @@ class OpenAIEngine:
             ids = [*prompt.ids, *answer.ids]
             back = {"return_token_ids": True} if dialect.ids_back else {}
             return self._server.stream(self._served.name, ids, own, extra | back, dialect)
-        text = self._speech.prompt.spell(prompt.ids, answer.text, headed=not dialect.unheaded)
+        text = self._codec.prompt.spell(prompt.ids, answer.text, headed=not dialect.unheaded)
         return self._server.stream(self._served.name, text, own, {**extra, **dialect.unheaded}, dialect)
 
     @property
@@ -216,7 +223,7 @@ class OpenAIEngine:
         log.warning(
             "%s counts %d tokens in a prompt of %d: is %r the tokenizer of its model? If it puts tokens or a template "
             "around prompts, switch that off there, or set model.prompt_form to ids if it takes them",
-            *(self._server.url, end.prompt_tokens, ours, self._speech.name),
+            *(self._server.url, end.prompt_tokens, ours, self._codec.name),
         )
 
     async def _ready(self) -> None:
@@ -233,11 +240,14 @@ class OpenAIEngine:
             raise EngineUnavailable(self.problem) from None
 
     async def _watch(self) -> None:
-        """Know whether the server can be used, until cancelled."""
+        """Know whether the server can be used, until cancelled. One that is answering is not disturbed."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN_S if self.problem else LOOK_S):
                     await self._look_now.wait()
+            answering = not self.problem and time.monotonic() - self._heard < LOOK_S
+            if answering and not self._look_now.is_set():
+                continue
             self._look_now.clear()
             try:
                 await self._look()
@@ -246,7 +256,7 @@ class OpenAIEngine:
 
     async def _look(self) -> None:
         served = await self._server.models()
-        found = named(served, self._model, self._speech.name)
+        found = named(served, self._model, self._codec.name)
         if found is None:
             names = ", ".join(one.name for one in served[:LISTED]) or "none that it tells of (is the URL right?)"
             wanted = f"has no model {self._model!r}" if self._model else "does not have just one model"

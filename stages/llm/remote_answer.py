@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Speech:
-    """What a tokenizer is needed for: built once, off the event loop, as a large vocabulary takes a second."""
+class TextCodec:
+    """A tokenizer, both ways: built once, off the event loop, as a large vocabulary takes a second."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.name = str(tokenizer.name_or_path)
@@ -33,18 +33,18 @@ class Speech:
 class RemoteAnswer:
     """One answer in the making: its tokens and its text, from whoever they are, and whether it has ended."""
 
-    def __init__(self, prompt: Prompt, speech: Speech, context: int) -> None:
-        known = range(speech.tokens)
+    def __init__(self, prompt: Prompt, codec: TextCodec, context: int) -> None:
+        known = range(codec.tokens)
         if not all(token in known for token in (*prompt.ids, *prompt.emitted)):
-            raise InvalidParameter("prompt", f"has token ids that {speech.name!r} does not have")
+            raise InvalidParameter("prompt", f"has token ids that {codec.name!r} does not have")
         self.prompt = prompt
-        self._speech, self._context = speech, context
-        self._detokenizer = speech.vocabulary.start()
+        self._codec, self._context = codec, context
+        self._detokenizer = codec.vocabulary.start()
         self._stops = StopFinder(prompt.sampling.stop)
         self.ids: list[int] = []
         self.text = ""
         self._add(prompt.emitted)
-        self._retokenizer = Retokenizer(speech.spelling, begun=bool(self.text))
+        self._retokenizer = Retokenizer(codec.spelling, begun=bool(self.text))
 
     @property
     def finish(self) -> FinishReason | None:
@@ -68,15 +68,15 @@ class RemoteAnswer:
         if piece.ids is None:
             ids = self._retokenizer.feed(piece.text)
         else:
-            ids = tuple(token for token in piece.ids if token != self._speech.end)
+            ids = tuple(token for token in piece.ids if token != self._codec.end)
             self._check(ids)
         self._add(ids)
         return Run(ids, "stop" if self._stops.found else piece.finish, piece.cached_tokens)
 
     def _check(self, ids: Sequence[int]) -> None:
-        known = range(self._speech.tokens)
+        known = range(self._codec.tokens)
         if not all(token in known for token in ids):
-            raise PenstockError(f"the server says tokens that {self._speech.name!r} does not have; is it the model's?")
+            raise PenstockError(f"the server says tokens that {self._codec.name!r} does not have; is it the model's?")
 
     def _add(self, ids: Sequence[int]) -> None:
         self.ids += ids

@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import EngineUnavailable, InvalidParameter, ModelLoadError, Overloaded, PenstockError, TurnRejected
+from pipeline.errors import (
+    EngineUnavailable,
+    InvalidParameter,
+    ModelLoadError,
+    Overloaded,
+    PenstockError,
+    PromptTooLong,
+    TurnRejected,
+)
 from pipeline.messages import Prompt, Utterance
 from pipeline.secret import Secret
 from stages.llm import remote
 from stages.llm.remote import OpenAIEngine
-from stages.llm.remote_answer import Speech
+from stages.llm.remote_answer import TextCodec
 from stages.llm.remote_client import Patience, Server
 from stages.llm.stage import Run
 from stages.preprocess.text.template import ChatTemplate
@@ -24,7 +32,7 @@ from tests.stages import models
 from tests.stages.llm.running import DEADLINE_S, answer, begin, make_prompt
 
 TOKENIZER = models.byte_level()
-SPEECH = Speech(TOKENIZER)
+CODEC = TextCodec(TOKENIZER)
 PROMPT = ChatTemplate(TOKENIZER).encode([Utterance("user", "Good morning")])
 IMPATIENT = Patience(connect_s=2.0, first_s=0.5, next_s=0.3)
 
@@ -48,7 +56,7 @@ async def engine_at(
 ) -> AsyncGenerator[OpenAIEngine, None]:
     """The engine for that server."""
     server = Server(fake.url, key=Secret(key), patience=patience or Patience())
-    async with OpenAIEngine(server, SPEECH, **{"context": 512, **options}) as engine:
+    async with OpenAIEngine(server, CODEC, **{"context": 512, **options}) as engine:
         yield engine
 
 
@@ -59,7 +67,7 @@ def asking(*, emitted: list[int] | None = None, **sampling: Any) -> Prompt:
 
 def text_of(ids: list[int]) -> str:
     """What a client is told of them."""
-    detokenizer = SPEECH.vocabulary.start()
+    detokenizer = CODEC.vocabulary.start()
     return "".join(map(detokenizer.feed, ids))
 
 
@@ -133,6 +141,8 @@ async def test_a_server_with_less_context_sets_the_limit(fake: FakeServer) -> No
     fake.context = 100
     async with engine_at(fake) as engine:
         assert engine.context == 100
+        with pytest.raises(PromptTooLong, match="at most 99"):
+            await said(engine, make_prompt([7] * 100))
 
 
 async def test_stop_strings_end_the_answer_there(fake: FakeServer) -> None:
