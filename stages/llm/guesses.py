@@ -57,22 +57,6 @@ class SpeculationCounts:
             _count(guessed.accepted_tokens_per_position, position)
 
 
-class Offer(NamedTuple):
-    """What a drafter can do for a sequence: `tokens` where they are known beforehand.
-
-    `behind`: the draft model has to read first. `trial`: it is asked to show what it is worth. `owed`: that has been
-    paid for.
-    """
-
-    by: Name
-    luck: Luck
-    bid: Bid
-    tokens: list[int]
-    behind: bool = False
-    trial: bool = False
-    owed: bool = False
-
-
 class Made(NamedTuple):
     """What was guessed in this step for a sequence, after its first `start` tokens."""
 
@@ -101,10 +85,8 @@ class Guesses:
         self.made: Made | None = None
         self.said: Made | None = None
         """What the text said, whether or not it was asked: whether it is right is known in any case."""
-        self.catching_up = False
-        """Whether the draft model reads what it has not computed yet."""
         self.owed = False
-        """Whether that is done for a trial, which so has been paid for."""
+        """Whether the draft model reads its text for a trial, which has been paid for."""
 
     def ngram(self, agreed: int) -> Luck:
         """The luck of guesses before which so many tokens agree."""
@@ -114,6 +96,21 @@ class Guesses:
         """Somebody is to be asked again: what was known grows old."""
         for luck in (self.draft, *(luck for _, luck in self._ngram)):
             luck.age()
+
+
+class Offer(NamedTuple):
+    """What a drafter can do for the sequence of these `guesses`: `tokens` where they are known beforehand.
+
+    `lag`: what the draft model has to read first. `trial`: it is asked to show what it is worth.
+    """
+
+    by: Name
+    guesses: Guesses
+    luck: Luck
+    bid: Bid
+    tokens: list[int]
+    lag: int = 0
+    trial: bool = False
 
 
 def judge(made: Made, ids: Seq[int], *, ended: bool, eos: frozenset[int]) -> tuple[int, bool]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.llm.costs import Costs
+from stages.llm.costs import LEAST_S, Costs
 
 LEAST = 0.03
 """Guesses less probable than that are not considered."""
@@ -50,42 +50,66 @@ class Plan:
     plain: float
 
 
-def plan(bids: Sequence[Bid], model: Costs, draft: Costs | None, *, others: int = 0, margin: float = MARGIN) -> Plan:
-    """The best lengths for `bids` (one for each sequence), where the step computes `others` rows beside theirs."""
+def plan(
+    bids: Sequence[Bid], model: Costs, draft: Costs | None, *, prompts: int = 0, others: int = 0, margin: float = MARGIN
+) -> Plan:
+    """The best lengths for `bids` (one for each sequence), where the step computes `others` rows of `prompts`, too.
+
+    Those have to be computed in any case, and their time is no reason to guess: time is then worth the tokens that it
+    would give in a step without them, or soon, when the prompts have become streams as well.
+    """
+    if not bids:
+        return Plan([], 0.0, 0.0)
+    worth = 0.0
+    if others:
+        running = len(bids) + prompts
+        worth = max(plan(bids, model, draft, margin=margin).speed, running / model.step(running, running))
+
+    def gain(tokens: float, seconds: float) -> float:
+        return tokens - worth * seconds if others else tokens / seconds
+
     count = len(bids)
-    alone = draft.step(count, count) / count if draft and count else 0.0
-    row = (model.step(count, 4 * count + others) - model.step(count, count + others)) / max(1, 3 * count)
-    ranked = sorted(_guesses(bids, row, alone), reverse=True)
-    plain = best = count / model.step(count, count + others) if count else 0.0
-    tokens, extra_s, taken = float(count), 0.0, 0
+    ranked = _ranked(bids, model, draft, others)
+    plain_s = model.step(count, count + others)
+    best = gain(count, plain_s)
+    least = gain(count, plain_s / margin)
+    speed = count / plain_s
+    tokens, drafting_s, taken = float(count), 0.0, 0
     beside: dict[int, int] = {}
-    for number, (worth, ahead, who, right) in enumerate(ranked, start=1):
-        if worth < HOPELESS * best:
+    for number, (worthwhile, behind, who, right) in enumerate(ranked, start=1):
+        if worthwhile < HOPELESS * max(speed, worth):
             break
         tokens += right
         if draft and bids[who].drafted:
-            before = beside.get(ahead, 0)
-            beside[ahead] = before + 1
-            extra_s += draft.step(before + 1, before + 1) - (draft.step(before, before) if before else 0.0)
-            extra_s += bids[who].once_s if ahead == 0 else 0.0
-        speed = tokens / (extra_s + model.step(count, count + others + number))
-        if speed > best and speed > margin * plain:
-            best, taken = speed, number
+            before = beside.get(behind, 0)
+            beside[behind] = before + 1
+            drafting_s += draft.step(before + 1, before + 1) - (draft.step(before, before) if before else 0.0)
+            drafting_s += bids[who].once_s if behind == 0 else 0.0
+        seconds = drafting_s + model.step(count, count + others + number)
+        if (here := gain(tokens, seconds)) > max(best, least):
+            best, taken, speed = here, number, tokens / seconds
     lengths = [0] * count
     for _, _, who, _ in ranked[:taken]:
         lengths[who] += 1
-    return Plan(lengths, best, plain)
+    return Plan(lengths, speed, count / plain_s)
 
 
-def _guesses(bids: Sequence[Bid], row: float, alone: float) -> list[tuple[float, int, int, float]]:
-    """Each guess that may be made: its worth, how far ahead it is, whose it is, how probably it is right."""
+def _ranked(bids: Sequence[Bid], model: Costs, draft: Costs | None, others: int) -> list[tuple[float, int, int, float]]:
+    """Each guess that may be made, the best first.
+
+    What it gives, in tokens a second, for what it costs alone; minus how far ahead it is
+    (from 0), whose it is, and how probably it is right.
+    """
+    count = len(bids)
+    alone = draft.step(count, count) / count if draft else 0.0
+    row = (model.step(count, 4 * count + others) - model.step(count, count + others)) / (3 * count)
     guesses = []
     for who, bid in enumerate(bids):
-        price = row + (alone if bid.drafted else 0.0) + 1e-9
+        price = max(LEAST_S, row + (alone if bid.drafted else 0.0))
         right = 1.0
         for ahead in range(bid.most):
             right *= bid.luck
             if right < LEAST:
                 break
             guesses.append((right / price, -ahead, who, right))
-    return guesses
+    return sorted(guesses, reverse=True)

@@ -12,12 +12,13 @@ from collections.abc import Sequence as Seq
 from typing import Literal
 
 from pipeline.errors import ModelLoadError
-from stages.llm.costs import Costs
+from stages.llm.costs import LEAST_S, Costs
 from stages.llm.drafter import NEAR, DraftModel, Wish
 from stages.llm.forward import Work
 from stages.llm.guesses import Beliefs, Guesses, Made, Offer, SpeculationCounts, judge
 from stages.llm.lengths import Bid, plan
 from stages.llm.model import LoadedModel
+from stages.llm.prices import Prices
 from stages.llm.sequence import Sequence
 from stages.llm.timing import measure
 from stages.llm.trials import Purse
@@ -44,12 +45,9 @@ TRIAL = 2
 SPARE = 64
 """Sequences that are remembered after their end at most, beside as many as run."""
 
-READING, READING_LEAST, READING_ALWAYS = 0.5, 16, 512
+READING, READING_LEAST, READING_MOST = 1.0, 16, 512
 """How much the draft model may read in a step, to catch up: as a share of the time that the step takes, as tokens that
-it may read in any case, and as tokens where costs do not count."""
-
-HORIZON = 32
-"""Steps over which the cost of catching up is spread, where the answer has room for more."""
+it may read in any case, and as tokens that are never exceeded."""
 
 NOTHING = Bid(0.0, 0)
 
@@ -80,25 +78,22 @@ class Speculation:
         self._ngram = mode in ("auto", "ngram", "both")
         self._most = 0 if mode == "off" else most
         self._always = always
-        self._costs: Costs | None = None
-        self._draft_costs: Costs | None = None
+        self._prices = Prices()
         self._beliefs = Beliefs()
         self._guesses: dict[int, Guesses] = {}
         self._purse = Purse()
-        self._speed = 0.0
         self._rest = 0
         self._since_plain = 0
-        self._others = 0
+        self._prompts, self._others = 0, 0
         self.counts = SpeculationCounts()
 
     def prepare(self, model: Costs) -> None:
         """Measure what guessing costs, for a `model` of such costs. Without, nothing is guessed (but with `always`)."""
         if not self._always:
-            self._costs = model
-            self._draft_costs = measure(self._drafter.draft) if self._drafter else None
+            self._prices = Prices(model, measure(self._drafter.draft) if self._drafter else None)
 
     def follow(self, sequences: Seq[Sequence]) -> None:
-        """Take note of what is certain of `sequences`, all that run. No prompt waits for the draft model to read it."""
+        """Take note of what is certain of `sequences`, all that run."""
         asking = [sequence for sequence in sequences if self._limit(sequence) > 0]
         for sequence in asking:
             guesses = self._guesses.get(sequence.number)
@@ -107,9 +102,7 @@ class Speculation:
             if self._ngram:
                 guesses.index.extend(sequence.ids, INDEXED)
         prompts = [sequence.pending for sequence in sequences if sequence.pending > sequence.logits]
-        self._others = min(sum(prompts), READING_ALWAYS)
-        if not prompts:
-            self._read([sequence for sequence in asking if self._guesses[sequence.number].catching_up])
+        self._prompts, self._others = len(prompts), min(sum(prompts), READING_MOST)
         if len(self._guesses) > 2 * len(sequences) + SPARE:
             self._guesses = {each.number: self._guesses[each.number] for each in asking}
 
@@ -118,32 +111,45 @@ class Speculation:
         if self._rest:
             self._rest -= 1
             return
-        if self._since_plain >= PLAIN and not self._always:
-            self._since_plain = 0
-            return
-        if not streams or (self._costs is None and not self._always):
+        if not streams or self._is_plain() or (self._prices.model is None and not self._always):
             return
         offers = [self._offers(sequence) for sequence in streams]
-        chosen = [self._best(each, len(streams)) for each in offers]
-        if self._costs is None:
-            lengths = [offer.bid.most if offer else 0 for offer in chosen]
-        else:
-            bids = [offer.bid if offer else NOTHING for offer in chosen]
-            best = plan(bids, self._costs, self._draft_costs, others=self._others)
-            lengths, self._speed = best.lengths, best.speed
-            self._try_draft(self._costs, offers, chosen, lengths)
+        chosen = [self._best([offer for offer in each if offer.lag <= NEAR], len(streams)) for each in offers]
+        lengths = self._lengths(offers, chosen)
         if any(lengths):
             self._make(streams, chosen, lengths)
             self._since_plain += 1
         else:
-            self._rest = 0 if self._always else REST
             self._since_plain = 0
+        if not self._read(streams, offers) and not any(lengths) and not self._always:
+            self._rest = REST
+
+    def _is_plain(self) -> bool:
+        """Whether it is time for a step without guesses."""
+        if self._since_plain < PLAIN or self._always:
+            return False
+        self._since_plain = 0
+        return True
+
+    def _lengths(self, offers: Seq[Seq[Offer]], chosen: list[Offer | None]) -> list[int]:
+        """How far to guess for each sequence; a trial takes the place of what was `chosen`."""
+        prices = self._prices
+        if prices.model is None:
+            return [offer.bid.most if offer else 0 for offer in chosen]
+        bids = [offer.bid if offer else NOTHING for offer in chosen]
+        best = plan(bids, prices.model, prices.draft, prompts=self._prompts, others=self._others)
+        if not self._others:
+            prices.speed = best.speed
+        self._try_draft(prices.model, offers, chosen, best.lengths)
+        return best.lengths
 
     def saw(self, works: Seq[Work[Sequence]], seconds: float) -> None:
         """A step has computed `works`; their sequences have accepted what was right."""
         prompts = 0
         for work in works:
             guesses = self._guesses.get(work.sequence.number)
+            if work.sequence.finish:
+                self._prices.ended(work.sequence.output)
             if guesses and guesses.said:
                 guesses.said.luck.saw(*self._judged(work.sequence, guesses.said))
                 guesses.said = None
@@ -154,8 +160,8 @@ class Speculation:
                 prompts += 1
             else:
                 self.counts.saw(0, 1)
-        if self._costs and not prompts:
-            self._costs.saw(len(works), sum(work.count for work in works), seconds)
+        if self._prices.model and not prompts:
+            self._prices.model.saw(len(works), sum(work.count for work in works), seconds)
         self._purse.earn(seconds)
 
     def _judge(self, sequence: Sequence, made: Made, judged: int) -> None:
@@ -164,8 +170,8 @@ class Speculation:
         right, wrong = self._judged(sequence, made)
         if made.by == "draft":
             made.luck.saw(right, wrong)
-        if made.trial and self._speed:
-            self._purse.gain(right / self._speed)
+        if made.trial and self._prices.speed:
+            self._purse.gain(right / self._prices.speed)
         self.counts.saw(judged, len(sequence.ids) - made.start)
         self.counts.guessed(made, right)
 
@@ -180,49 +186,57 @@ class Speculation:
         who, offer = min(able, key=_least_known)
         count, rows = len(lengths), len(lengths) + sum(lengths) + self._others
         cost_s = costs.step(count, rows + TRIAL) - costs.step(count, rows)
-        if self._draft_costs and not offer.owed:
-            cost_s += TRIAL * self._draft_costs.step(1, 1) + offer.bid.once_s * HORIZON
-        instead = chosen[who]
-        if instead and lengths[who] and self._speed:
-            cost_s += instead.bid.expected(lengths[who]) / self._speed
-        if self._purse.pay(cost_s):
+        draft, speed, instead = self._prices.draft, self._prices.speed, chosen[who]
+        if draft and not offer.guesses.owed:
+            cost_s += TRIAL * draft.step(1, 1) + self._prices.reading(offer.lag)
+        if instead and lengths[who] and speed:
+            cost_s += instead.bid.expected(lengths[who]) / speed
+        if not self._purse.pay(cost_s):
+            return
+        if offer.lag > NEAR:
+            offer.guesses.owed = True
+        else:
             chosen[who], lengths[who] = offer._replace(trial=True), min(TRIAL, offer.bid.most)
 
     def _make(self, streams: Seq[Sequence], chosen: Seq[Offer | None], lengths: Seq[int]) -> None:
         """Guess as far as decided, and remember who did."""
-        wishes = []
+        wishes: list[Wish] = []
         for sequence, offer, length in zip(streams, chosen, lengths, strict=True):
-            if offer is None or not length:
-                continue
-            if offer.by == "ngram":
+            if offer and offer.by == "ngram":
                 sequence.drafts += offer.tokens[:length]
-            elif offer.behind:
-                self._guesses[sequence.number].catching_up = True
-                self._guesses[sequence.number].owed = offer.trial
-            else:
+            elif offer and length:
                 wishes.append(Wish(sequence, length))
         if wishes:
-            self._ask(lambda drafter: drafter.guess(wishes, self._draft_costs))
+            self._ask(lambda drafter: drafter.guess(wishes, self._prices.draft))
         for sequence, offer in zip(streams, chosen, strict=True):
             if sequence.drafts and offer:
-                guesses = self._guesses[sequence.number]
-                guesses.owed &= offer.by == "ngram"
-                guesses.made = Made(offer.by, offer.luck, sequence.drafts, len(sequence.ids), offer.trial)
+                offer.guesses.owed &= offer.by == "ngram"
+                offer.guesses.made = Made(offer.by, offer.luck, sequence.drafts, len(sequence.ids), offer.trial)
 
-    def _read(self, behind: Seq[Sequence]) -> None:
-        """Have the draft model catch up with these, for a part of the time of a step."""
-        if self._drafter:
-            behind = [sequence for sequence in behind if self._drafter.most(sequence)]
-        if not behind:
-            return
-        tokens = READING_ALWAYS
-        if self._costs and self._draft_costs:
-            allowed = READING * self._costs.step(len(behind), len(behind))
-            tokens = max(READING_LEAST, int(allowed / max(1e-9, self._draft_costs.token)))
-        self._ask(lambda drafter: drafter.read(behind, min(tokens, READING_ALWAYS)))
-        for sequence in behind:
-            if self._drafter and self._drafter.lag(sequence) <= NEAR:
-                self._guesses[sequence.number].catching_up = False
+    def _read(self, streams: Seq[Sequence], offers: Seq[Seq[Offer]]) -> bool:
+        """Have the draft model catch up where that pays, for a part of the time of a step. Whether there was anything.
+
+        No first token waits for that: nothing is read while a prompt is computed.
+        """
+        prices, count = self._prices, len(streams)
+        behind = [
+            sequence
+            for sequence, each in zip(streams, offers, strict=True)
+            for offer in each
+            if offer.lag > NEAR
+            and (
+                offer.guesses.owed
+                or prices.reading_pays(offer.bid, offer.lag, count, output=sequence.output, room=sequence.room)
+            )
+        ]
+        if not behind or self._others:
+            return bool(behind)
+        tokens = READING_MOST
+        if prices.model and prices.draft:
+            rest_s = READING * prices.model.step(count, count) - prices.draft.step(len(behind), 1)
+            tokens = max(READING_LEAST, int(rest_s / max(LEAST_S, prices.draft.token)))
+        self._ask(lambda drafter: drafter.read(behind, min(tokens, READING_MOST)))
+        return True
 
     def _ask(self, do: Callable[[DraftModel], None]) -> None:
         """Have the draft model do something. Guesses save time and nothing else, so without it all goes on."""
@@ -249,39 +263,21 @@ class Speculation:
         if self._ngram and (match := guesses.index.find(sequence.ids)):
             tokens = _cut(guesses.index.guess(sequence.ids, match, limit), self._model.eos)
             luck = guesses.ngram(match.length)
-            offers.append(Offer("ngram", luck, Bid(luck.value, len(tokens)), tokens))
+            offers.append(Offer("ngram", guesses, luck, Bid(luck.value, len(tokens)), tokens))
             guesses.said = Made("ngram", luck, tokens, len(sequence.ids))
-        if self._drafter and (most := min(limit, self._drafter.most(sequence))):
+        # The first token does not wait for the draft model.
+        if self._drafter and sequence.output and (most := min(limit, self._drafter.most(sequence))):
             lag = self._drafter.lag(sequence)
-            behind = lag > NEAR
-            if not guesses.catching_up:
-                once = self._reading(lag) / min(HORIZON, sequence.room) if lag > 1 else 0.0
-                bid = Bid(guesses.draft.value, most, drafted=True, once_s=once)
-                offers.append(Offer("draft", guesses.draft, bid, [], behind, owed=guesses.owed))
+            once_s = self._prices.reading(lag + 1) if 0 < lag <= NEAR else 0.0
+            bid = Bid(guesses.draft.value, most, drafted=True, once_s=once_s)
+            offers.append(Offer("draft", guesses, guesses.draft, bid, [], lag))
         return offers
-
-    def _reading(self, tokens: int) -> float:
-        """Seconds in which the draft model catches up with so many tokens."""
-        return self._draft_costs.step(1, tokens) if self._draft_costs else 0.0
 
     def _best(self, offers: Seq[Offer], count: int) -> Offer | None:
         """Whose guesses give most beyond what they cost."""
         if len(offers) < 2:
             return offers[0] if offers else None
-        return max(offers, key=lambda offer: self._gain(offer.bid, count))
-
-    def _gain(self, bid: Bid, count: int) -> float:
-        """Tokens that the guesses of one of `count` sequences give beyond those that their time is worth."""
-        price = 0.0
-        if self._costs and self._draft_costs and bid.drafted:
-            price = self._speed * self._draft_costs.step(count, count) / count
-        gain, right = -self._speed * bid.once_s, 1.0
-        for _ in range(bid.most):
-            right *= bid.luck
-            if right <= price:
-                break
-            gain += right - price
-        return gain
+        return max(offers, key=lambda offer: self._prices.gain(offer.bid, count))
 
 
 def _cut(tokens: list[int], eos: frozenset[int]) -> list[int]:
@@ -290,5 +286,7 @@ def _cut(tokens: list[int], eos: frozenset[int]) -> list[int]:
     return tokens[: ends[0] + 1] if ends else tokens
 
 
-def _least_known(offer: tuple[int, Offer]) -> tuple[float, float]:
-    return 0.0 if offer[1].owed else 1 + offer[1].bid.once_s, offer[1].luck.judged
+def _least_known(able: tuple[int, Offer]) -> tuple[bool, int, float]:
+    """The trial that is paid for, then the cheapest, then the one that tells most."""
+    _, offer = able
+    return not offer.guesses.owed, offer.lag // NEAR, offer.luck.judged

@@ -88,10 +88,11 @@ class World:
         most: int = LONG,
         asked: int | None = None,
     ) -> None:
-        prompt = make_prompt([1, 2, 3], max_output_tokens=most, speculation=asked)
+        prompt = make_prompt([1, 2], max_output_tokens=most + 1, speculation=asked)
         self.sequences = [Sequence(n, prompt, model.vocabulary, context=LONG) for n in range(count)]
         for sequence in self.sequences:
             placed(model, sequence, computed=2)
+            sequence.ids.append(3)  # the first token is out
         self.speculation, self.oracle, self.costs = speculation, oracle, costs
         self.seconds = 0.0
         self.lengths: list[int] = []
@@ -303,11 +304,13 @@ def test_no_prompt_waits_for_the_draft(model: LoadedModel, draft: LoadedModel) -
     step([first], [])
     first.advance(first.pending - 1)
     step([first], [first])
+    first.accept([7], frozenset())
     step([first, other], [first])
     assert drafter.read_tokens == []
     assert not first.drafts
     other.advance(other.pending - 1)
     step([first, other], [first, other])
+    step([first, other], [first])
     assert sum(drafter.read_tokens) >= 3 * NEAR
     assert first.drafts
 
@@ -331,7 +334,7 @@ def test_reading_for_a_short_answer_does_not_pay(model: LoadedModel, draft: Load
     """A draft that would have to read a long prompt for a few tokens is not asked."""
     speculation = prepared(model, costs(), draft, "draft")
     drafter: Any = speculation._drafter
-    prompt = make_prompt([7] * 4000, max_output_tokens=8)
+    prompt = make_prompt([7] * 4000, max_output_tokens=9)
     world = World(model, speculation, lambda _: 7, costs())
     world.sequences = [placed(model, Sequence(9, prompt, model.vocabulary, context=LONG), computed=3999)]
 
