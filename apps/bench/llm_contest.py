@@ -29,10 +29,20 @@ class Chunk(NamedTuple):
 
 
 class Speculated(NamedTuple):
-    """Tokens that were guessed, and how many of them were right."""
+    """Tokens that were guessed, how many of them were right, and the steps (0: a chunk is a step)."""
 
     guessed: int = 0
     right: int = 0
+    steps: int = 0
+
+
+class Difference(NamedTuple):
+    """In the answer of that `number`, at its token `at`, `other` was said where `token` was expected."""
+
+    number: int
+    at: int
+    token: int
+    other: int
 
 
 Answer = list[Chunk]
@@ -92,7 +102,7 @@ def play(contestant: Contestant, prompts: Sequence[Ids], tokens: int, streams: i
     after = contestant.speculated()
     if before is None or after is None:
         return Round(answers, seconds, None)
-    return Round(answers, seconds, Speculated(after.guessed - before.guessed, after.right - before.right))
+    return Round(answers, seconds, Speculated(*(last - first for first, last in zip(before, after, strict=True))))
 
 
 def contest(
@@ -135,15 +145,15 @@ class Figures(NamedTuple):
     """What a contestant's rounds come to, times in milliseconds.
 
     `between` is from token to token, where those of a chunk share the time since the chunk before; `gaps` is from chunk
-    to chunk; None where each answer came at once. `equal` answers of all are those of the contestant that is compared
-    with, token for token.
+    to chunk; both and `tokens_per_step`, all after the first chunk, are None where every answer came at once. `equal`
+    answers of all are those of the contestant that is compared with, token for token.
     """
 
     tokens_per_s: Middle
     first: Spread
     between: Spread | None
     gaps: Spread | None
-    tokens_per_step: float
+    tokens_per_step: float | None
     acceptance: float | None
     equal: int
 
@@ -158,20 +168,33 @@ class Figures(NamedTuple):
 def figures(rounds: Sequence[Round], reference: Sequence[Round]) -> Figures:
     """The figures of a contestant's `rounds`, the answers compared with those in `reference`."""
     answers = [answer for one in rounds for answer in one.answers]
-    gaps = [(later.at - chunk.at, len(later.ids)) for answer in answers for chunk, later in pairs(answer)]
+    gaps = [(then.at - chunk.at, len(then.ids)) for answer in answers for chunk, then in pairs(answer)]
     guesses = [one.speculated for one in rounds if one.speculated is not None]
     guessed, right = sum(one.guessed for one in guesses), sum(one.right for one in guesses)
-    steps = sum(len(answer) for answer in answers)
+    later = [chunk for answer in answers for chunk in answer[1:]]
+    steps = sum(one.steps for one in guesses) or len(later)
     expected = [answer for one in reference for answer in one.answers]
     return Figures(
         tokens_per_s=middle(one.tokens_per_s for one in rounds),
         first=spread(1000 * answer[0].at for answer in answers),
         between=spread(1000 * seconds / tokens for seconds, tokens in gaps for _ in range(tokens)) if gaps else None,
         gaps=spread(1000 * seconds for seconds, _ in gaps) if gaps else None,
-        tokens_per_step=sum(len(chunk.ids) for answer in answers for chunk in answer) / steps,
+        tokens_per_step=sum(len(chunk.ids) for chunk in later) / steps if later else None,
         acceptance=right / guessed if guessed else None,
         equal=sum(tokens_of(one) == tokens_of(other) for one, other in zip(answers, expected, strict=True)),
     )
+
+
+def differences(rounds: Sequence[Round], reference: Sequence[Round]) -> list[Difference]:
+    """Where answers first differ from those in `reference`."""
+    answers = [tokens_of(answer) for one in rounds for answer in one.answers]
+    expected = [tokens_of(answer) for one in reference for answer in one.answers]
+    found = []
+    for number, both in enumerate(zip(answers, expected, strict=True)):
+        places = [at for at, (one, other) in enumerate(zip(*both, strict=False)) if one != other]
+        if places:
+            found.append(Difference(number, places[0], both[1][places[0]], both[0][places[0]]))
+    return found
 
 
 def pairs(answer: Answer) -> Iterable[tuple[Chunk, Chunk]]:

@@ -66,8 +66,13 @@ class Ours:
         return answer
 
     def speculated(self) -> Speculated | None:
-        """Not told by the engine."""
-        return None
+        """As the engine counts for its metrics."""
+        counts = self._engine.state.speculation
+        if counts is None:
+            return None
+        drafters = counts.drafters.values()
+        guessed = sum(one.draft_tokens for one in drafters)
+        return Speculated(guessed, sum(one.accepted_tokens for one in drafters), counts.steps)
 
     def close(self) -> None:
         """End its thread."""

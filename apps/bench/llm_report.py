@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from apps.bench.llm_contest import Figures, Middle, Rounds, Serves, figures, ratio
+from apps.bench.llm_contest import Figures, Middle, Rounds, Serves, differences, figures, ratio
 from apps.bench.report import Spread
 
 OFF, DRAFT, NGRAM, AUTO = "penstock", "penstock, draft", "penstock, n-gram", "penstock, both"
@@ -85,10 +85,12 @@ def reached(pair: str, widths: Sequence[Width]) -> Iterator[Reached]:
 def width_result(width: Width) -> dict[str, Any]:
     """The figures of a width for a machine to read, each with how many times as fast our engine is."""
     ours = width.rounds.get(OFF)
+    reference = next(iter(width.rounds.values()))
     contestants = {
         name: {
             "serves": width.serves[name],
             **one.result(),
+            "differences": [found._asdict() for found in differences(width.rounds[name], reference)],
             "answers": sum(len(played.answers) for played in width.rounds[name]),
             "ours_over_it": ratio(ours, width.rounds[name])._asdict() if ours else None,
         }
@@ -107,7 +109,7 @@ def speed_table(title: str, width: Width) -> Table:
             f"{name} ({served})" if served and width.streams > 1 else name,
             f"{rate.median:.0f}",
             f"{rate.least:.0f}–{rate.most:.0f}",
-            f"{one.tokens_per_step:.2f}",
+            "" if one.tokens_per_step is None else f"{one.tokens_per_step:.2f}",
             "" if one.acceptance is None else f"{one.acceptance:.0%}",
             f"{one.equal}/{one.first.n}",
         )

@@ -18,6 +18,7 @@ from apps.bench.llm_contest import (
     Serves,
     Speculated,
     contest,
+    differences,
     figures,
     ratio,
     tokens_of,
@@ -103,7 +104,14 @@ def test_the_tokens_of_a_chunk_share_its_time() -> None:
 def test_answers_that_came_at_once_have_no_gaps() -> None:
     """There is nothing to tell of times between chunks, and the rest is told."""
     one = figures([Round([said(1, 2)], 0.5, None)], [Round([said(1, 2)], 0.5, None)])
-    assert (one.gaps, one.between, one.tokens_per_s.median) == (None, None, 4)
+    assert (one.gaps, one.between, one.tokens_per_step, one.tokens_per_s.median) == (None, None, None, 4)
+
+
+def test_steps_are_chunks_where_nobody_counts_them() -> None:
+    """Several steps may come as one chunk while the reader is busy: who counts steps is believed."""
+    answer = [Chunk(0.1, (1,)), Chunk(0.2, (2, 3, 4, 5))]
+    told = [figures([Round([answer], 1.0, Speculated(4, 2, steps))], [Round([answer], 1.0, None)]) for steps in (0, 2)]
+    assert [one.tokens_per_step for one in told] == [4, 2]
 
 
 def test_an_answer_that_differs_is_counted() -> None:
@@ -111,6 +119,7 @@ def test_an_answer_that_differs_is_counted() -> None:
     rounds = [Round([said(1, 2, 3), said(4, 5)], 1.0, None)]
     other = [Round([[Chunk(0.1, (1,)), Chunk(0.2, (2, 3))], said(4, 6)], 1.0, None)]
     assert figures(rounds, other).equal == 1
+    assert differences(rounds, other) == [(1, 1, 6, 5)]
     assert tokens_of(said(1, 2, 3)) == (1, 2, 3)
 
 
