@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from stages.llm.capped import capped_attention
 from stages.llm.gpu.attention import Paged
 from stages.llm.kv import Shape
-from stages.llm.layout import Ragged
+from stages.llm.layout import Call, Ragged
 
 NAME = "penstock"
 
@@ -83,19 +83,20 @@ def ragged_attention(
     for number, group in enumerate(plan.gathered):
         keys, values = ragged.read(layer, group)
         for call, mask in zip(group.calls, plan.masks(number, sliding_window, query.dtype), strict=True):
-            shape = (call.groups, kv_heads, call.keys, size)
-            asked = (
-                queries[call.first : call.first + call.groups],
-                keys[: call.groups, :, : call.keys].expand(shape),
-                values[: call.groups, :, : call.keys].expand(shape),
-                mask,
-            )
+            asked = queries[call.first : call.first + call.groups], _seen(keys, call), _seen(values, call), mask
             if softcap is None:
                 results.append(scaled_dot_product_attention(*asked, scale=scaling))
             else:
                 results.append(capped_attention(*asked, scale=scaling, cap=softcap))
     result = torch.cat(results) if len(results) > 1 else results[0]
     return result.view(-1, size).index_select(0, plan.scatter).view(1, ragged.rows, heads, size), None
+
+
+def _seen(gathered: Tensor, call: Call) -> Tensor:
+    """What `call` sees of `gathered` keys or values, [groups, KV heads, keys, size]."""
+    if gathered.shape[0] == call.groups and gathered.shape[2] == call.keys:
+        return gathered
+    return gathered[: call.groups, :, : call.keys].expand(call.groups, -1, -1, -1)
 
 
 def _refuse_unknown(attention_mask: Tensor | None, others: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -64,12 +65,12 @@ class Call:
 class Gathered:
     """Keys and values that are brought together for some calls: those of the blocks in `tables`, [sequences, blocks].
 
-    `rows` says where they lie in the store, [layers, 2 * sequences * heads * blocks], see `Ragged.read`.
+    `rows` says for each layer where they lie in the store, [2 * sequences * heads * blocks], see `Ragged.read`.
     """
 
     tables: list[list[int]]
     calls: list[Call]
-    rows: Tensor
+    rows: Sequence[Tensor]
 
 
 @dataclass(slots=True)
@@ -111,21 +112,21 @@ class Ragged:
         self._count = sum(span.count for span in spans)
         self._lines = store.view(-1, store.shape[5])
         self._pieces = store.view(-1, BLOCK * store.shape[5])
-        self._places = self._written()
+        self._places = [layer.unbind(0) for layer in self._written().unbind(0)]
         self._layouts: dict[tuple[int, int], Layout] = {}
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store the batch's `keys` and `values`, [heads, T, size], of one layer."""
         size = self.store.shape[5]
         for kind, new in enumerate((keys, values)):
-            lines = new[:, : self._count].transpose(0, 1).reshape(-1, size)
-            self._lines.index_copy_(0, self._places[layer, kind], lines)
+            lines = new.transpose(0, 1)[: self._count].reshape(-1, size)
+            self._lines.index_copy_(0, self._places[layer][kind], lines)
 
     def read(self, layer: int, group: Gathered) -> tuple[Tensor, Tensor]:
         """The keys and the values of some sequences, in one layer: [sequences, heads, positions, size] each."""
         shape = (2, len(group.tables), self.store.shape[3], -1, self.store.shape[5])
-        both = self._pieces.index_select(0, group.rows[layer]).view(shape)
-        return both[0], both[1]
+        keys, values = self._pieces.index_select(0, group.rows[layer]).view(shape).unbind(0)
+        return keys, values
 
     def layout(self, heads: int, kv_heads: int) -> Layout:
         """The layout for layers with so many heads."""
@@ -143,10 +144,8 @@ class Ragged:
             for span in self.spans
             for position in range(span.start, span.start + span.count)
         ]
-        head = torch.arange(heads) * BLOCK
-        plane = torch.arange(layers * 2).view(layers, 2, 1) * (heads * BLOCK)
-        tokens = (torch.tensor(places)[:, None] + head).flatten()
-        return (plane + tokens).to(self.store.device)
+        lines = torch.tensor(places)[:, None] + BLOCK * _planes(layers, heads)[:, :, None]
+        return lines.flatten(2).to(self.store.device)
 
 
 class _Planner:
@@ -220,19 +219,33 @@ class _Planner:
         """Calls that need the keys of `tiles`."""
         tables = [tile.span.table.blocks[: tile.keys // BLOCK] for tile in tiles]
         _, layers, _, heads, _, _ = self._ragged.store.shape
-        blocks = torch.tensor(tables).view(1, 1, len(tables), 1, -1) * (layers * 2 * heads)
-        planes = torch.arange(layers * 2).view(layers, 2, 1, 1, 1) * heads + torch.arange(heads).view(-1, 1)
-        rows = (planes + blocks).view(layers, -1).to(self._ragged.store.device)
-        self._gathered.append(Gathered(tables, calls, rows))
+        blocks = torch.tensor(tables)[:, None] * (layers * 2 * heads)
+        rows = _planes(layers, heads)[:, :, None, :, None] + blocks
+        self._gathered.append(Gathered(tables, calls, rows.view(layers, -1).to(self._ragged.store.device).unbind(0)))
 
     def _finished(self) -> Layout:
         heads, kv_heads, step, device = self._heads, self._kv_heads, self._step, self._ragged.store.device
-        groups, fold = len(self._sources) // step, heads // kv_heads
-        by_head = torch.arange(heads).view(1, kv_heads, fold, 1)
-        gather = torch.tensor(self._sources).view(groups, 1, 1, step) * heads + by_head
-        places = torch.arange(gather.numel()).view(gather.shape).permute(0, 3, 1, 2).reshape(groups * step, heads)
-        scatter = places[torch.tensor(self._targets)]
-        return Layout(step, fold, groups, self._gathered, gather.flatten().to(device), scatter.flatten().to(device))
+        gather, scatter = _picks(tuple(self._sources), tuple(self._targets), step, heads, kv_heads, device)
+        return Layout(step, heads // kv_heads, len(self._sources) // step, self._gathered, gather, scatter)
+
+
+@lru_cache(maxsize=8)
+def _planes(layers: int, heads: int) -> Tensor:
+    """The number of each head's keys and values within a block, [layers, 2, heads]."""
+    return torch.arange(layers * 2 * heads).view(layers, 2, heads)
+
+
+@lru_cache(maxsize=64)
+def _picks(
+    sources: tuple[int, ...], targets: tuple[int, ...], step: int, heads: int, kv_heads: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`gather` and `scatter` of a layout; small batches have the same again and again."""
+    groups = len(sources) // step
+    by_head = torch.arange(heads).view(1, kv_heads, heads // kv_heads, 1)
+    gather = torch.tensor(sources).view(groups, 1, 1, step) * heads + by_head
+    places = torch.arange(gather.numel()).view(gather.shape).permute(0, 3, 1, 2).reshape(groups * step, heads)
+    scatter = places[torch.tensor(targets)]
+    return gather.flatten().to(device), scatter.flatten().to(device)
 
 
 def _mask(call: Call, step: int, fold: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
