@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 from websockets import connect
 
 from apps.gateway.settings import GatewaySettings
@@ -76,6 +79,35 @@ async def test_a_conversation_goes_on(settings: Settings) -> None:
         for _ in range(2):
             await client.say(QUESTION, max_output_tokens=8)
             assert await client.answer()
+
+
+async def test_what_is_asked_of_the_tokens_holds_at_the_client(settings: Settings) -> None:
+    """With a regular expression and logprobs asked for, the text matches, and each token comes with its likelihood."""
+    said: list[Any] = []
+    asked: Any = {"text": {"format": {"type": "regex", "pattern": "(a|bc){6}!"}}, "logprobs": 2, "temperature": 1.0}
+    wrong: Any = {"text": {"format": {"type": "json_schema", "schema": {"type": "frog"}}}}
+    async with embedded(settings) as url:
+        client = AsyncOpenAI(base_url=f"http{url.removeprefix('ws')}/v1", api_key="none")
+        async with client, client.realtime.connect(model="default") as connection:
+            for options in (asked, wrong):
+                item: Any = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]}
+                await connection.conversation.item.create(item=item)
+                await connection.response.create(response=options)
+                said.append([])
+                async for event in connection:
+                    said[-1].append(event.to_dict())
+                    if event.type == "response.done":
+                        break
+
+    deltas = [event for event in said[0] if event["type"] == "response.output_text.delta"]
+    text = "".join(delta["delta"] for delta in deltas)
+    logprobs = [one for delta in deltas for one in delta["logprobs"]]
+    assert re.fullmatch("(a|bc){6}!", text)
+    assert said[0][-1]["response"]["status"] == "completed"
+    assert "".join(one["token"] for one in logprobs) == text
+    assert all(one["logprob"] <= 0 and len(one["top_logprobs"]) == 2 for one in logprobs)
+    error = said[1][-1]["response"]["status_details"]["error"]
+    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_value", "grammar")
 
 
 async def test_sessions_do_not_mix(instant: Settings) -> None:
