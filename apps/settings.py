@@ -91,9 +91,11 @@ class ModelSettings:
     """Seconds that a turn may wait until the model begins with it; one that would wait longer, by what the model is
     measured to do, is refused at once, with a time to come back."""
     kv_mb: Positive = 4096
-    """Megabytes for the keys and values of running answers; those without room wait."""
+    """Megabytes for the keys and values of running answers, as far as `batch` of them can need it; those without room
+    wait, and a prompt for which all of it is too little is refused."""
     prefix_mb: Annotated[int, Meta(ge=0)] = 256
-    """Megabytes for what finished turns leave to their sessions' next."""
+    """Megabytes beside those for what finished turns leave to the same tenant's later ones that begin alike; it is kept
+    in whatever running answers do not use. 0 keeps nothing."""
     disk: str = ""
     """Folder where that goes for which there is no memory, and all of it at the end: what was said, as numbers, for
     this user to read alone. None is `penstock/kv` in the user's cache with `penstock up`, and nowhere with a stage."""

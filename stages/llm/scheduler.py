@@ -226,9 +226,8 @@ class Scheduler:
             return True
         if len(self.running) >= self._most:
             return False
-        soon = sum(blocks_for(_wanted(running)) - len(running.table.blocks) for running in self.running)
-        missing = self.pool.missing(sequence.tenant, sequence.ids, _wanted(sequence))
-        return missing + max(0, soon) <= self.pool.available
+        soon = sum(max(0, blocks_for(_wanted(running)) - len(running.table.blocks)) for running in self.running)
+        return soon + self.pool.missing(sequence.tenant, sequence.ids, _wanted(sequence)) <= self.pool.available
 
 
 def _wanted(sequence: Sequence) -> int:
