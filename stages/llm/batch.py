@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 
-from pipeline.errors import PenstockError
+from pipeline.errors import PenstockError, TurnRejected
 from stages.llm.blocks import BlockPool
 from stages.llm.forward import Work, forward
 from stages.llm.model import LoadedModel
@@ -140,7 +140,8 @@ class Batch:
             return self._try(works)
         except Exception as error:  # whatever the model raises
             if len(works) == 1:
-                log.exception("a step of sequence %d failed", works[0].sequence.number)
+                if not isinstance(error, TurnRejected):  # its own grammar has become too complex, say
+                    log.exception("a step of sequence %d failed", works[0].sequence.number)
                 return [(works[0].sequence, error)]
             return [outcome for work in works for outcome in self._compute([work])]
 

@@ -271,3 +271,27 @@ async def test_tokens_that_are_no_bytes_take_no_grammar(tmp_path: Any) -> None:
     with pytest.raises(InvalidParameter, match="not spelt in bytes"):
         await matcher(grammars, DATE)
     grammars.close()
+
+
+async def test_a_grammar_that_becomes_too_complex_fails_alone(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the library gives up in mid-answer, that answer is refused, the others go on, and nobody is alarmed."""
+    plain = make_prompt(some_ids(10, 2), session="b", max_output_tokens=20)
+    expected = await answer(engine, plain)
+    check = Matcher._check
+
+    def failing(follower: Matcher) -> None:
+        check(follower)
+        if follower._certain > 3:
+            follower._fail("it is too complex")
+
+    monkeypatch.setattr(Matcher, "_check", failing)
+    bad = make_prompt(some_ids(10, 1), grammar=Grammar("regex", "[a-z]{20}"), max_output_tokens=20)
+    told = await asyncio.gather(answer(engine, plain), answer(engine, bad), return_exceptions=True)
+
+    assert not isinstance(told[0], BaseException)
+    assert told[0][:2] == expected[:2]
+    assert isinstance(told[1], InvalidParameter)
+    assert "too complex" in str(told[1])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
