@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stages.llm.rowwise import in_pieces
+
 
 def capped_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float | None, cap: float
@@ -19,5 +21,6 @@ def capped_attention(
     library does.
     """
     scores = torch.matmul(query, key.transpose(-1, -2)) * (scale or query.shape[-1] ** -0.5)
-    scores = torch.tanh(scores / cap) * cap + mask
+    bent = in_pieces(torch.tanh, (scores / cap).view(1, -1, key.shape[2])).view(scores.shape)
+    scores = bent * cap + mask
     return torch.matmul(scores.softmax(-1, dtype=torch.float32).to(value.dtype), value)

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
-from stages.llm import attention, checkpoint, kinds, linears, progress, slim
+from stages.llm import attention, checkpoint, kinds, linears, progress, rowwise, slim
 from stages.llm.configs import positions
 from stages.llm.gpu.steps import Steps, steps_for
 from stages.llm.kv import Shape
@@ -160,6 +160,7 @@ def _tried(model: LoadedModel, forward: Forward) -> tuple[Shape, str]:
             slim.remove(network)
             network.set_attn_implementation(own)
     linears.pack(network)
+    rowwise.steady(network)
     return probe(model)
 
 

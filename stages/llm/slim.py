@@ -19,6 +19,7 @@ from torch.nn.functional import embedding, silu
 
 from stages.llm import attention
 from stages.llm.linears import Product, joined
+from stages.llm.rowwise import in_pieces
 
 FAMILY = ("Llama", "Mistral", "Qwen2", "Qwen3")
 PARTS = ("Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
@@ -76,7 +77,7 @@ class Slim:
         for layer in self._layers:
             rows = self._attend(layer, rows, cosines, sines, ragged).add_(rows)
             gate, up = layer.gate_up(layer.between(rows)).chunk(2, -1)
-            rows = layer.down(silu(gate).mul_(up)).add_(rows)
+            rows = layer.down(in_pieces(silu, gate).mul_(up)).add_(rows)
         return SimpleNamespace(logits=self._head(self._norm(rows.index_select(1, logits_to_keep))))
 
     def _attend(self, layer: Layer, rows: Tensor, cosines: Tensor, sines: Tensor, ragged: Any) -> Tensor:

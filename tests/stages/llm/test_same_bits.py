@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from stages.llm.forward import Work, forward
-from stages.llm.model import DType, LoadedModel, load_model
+from stages.llm.model import DType, Forward, LoadedModel, load_model
 from stages.llm.sequence import Sequence
 from tests.stages import models
 from tests.stages.conftest import DEMO
@@ -106,6 +107,29 @@ def test_guesses_do_not_matter(guesses: int, dtype: DType, load_as: Callable[...
         whole.ids += [] if token is None else [token]
 
     assert torch.equal(drafted(model, length, guesses), torch.stack(one_by_one))
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """Three threads for torch, so that a share of the work ends in the middle of a row."""
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize(("kind", "whose"), [("llama", "auto"), ("llama", "library"), ("gemma2", "auto")])
+def test_threads_do_not_matter(kind: str, whose: Forward, tmp_path: Path) -> None:
+    """Among several threads, where each one's share of a step ends does not depend on what else is computed."""
+    folder = models.save(tmp_path, kind, intermediate_size=704)
+    model = load_model(folder, device="cpu", forward=whose)
+    lengths = (430, 100, 300)
+    expected = [alone(model, length) for length in lengths]
+
+    got = in_company(model, lengths, random.Random(1))
+
+    assert [torch.equal(a, b) for a, b in zip(expected, got, strict=True)] == [True] * len(lengths)
 
 
 @pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="the demo model is not built")
