@@ -13,7 +13,8 @@ tests.gpu` is the test on a machine with one. What the arguments are is said in 
 """
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
 # ruff: noqa: N803
-# `triton.jit` has no types; what it knows when it compiles is written in capitals there.
+# `triton.jit` has no types; what it knows when it compiles is written in capitals there. By itself it would compile
+# again where a number is 1 or a multiple of 16, which takes seconds: not for numbers that change from step to step.
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])
 def write(  # type: ignore[no-untyped-def]
     store,
     keys,
@@ -126,7 +127,7 @@ def _part(  # type: ignore[no-untyped-def]
     return peak, total, mixed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "width", "splits"])
 def attend(  # type: ignore[no-untyped-def]
     result,
     parts,
@@ -211,7 +212,7 @@ def attend(  # type: ignore[no-untyped-def]
         tl.store(result + outputs[:, None] * SIZE + sizes[None, :], mixed, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "splits"])
 def reduce(  # type: ignore[no-untyped-def]
     result,
     parts,

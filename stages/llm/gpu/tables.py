@@ -17,6 +17,9 @@ from stages.llm.kv import BLOCK, blocks_for
 SPLIT = 4 * BLOCK
 """Positions of a context that are computed beside others at least; a multiple of `BLOCK`."""
 
+ALIGNED = 4
+"""Numbers in 16 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -32,19 +35,21 @@ class Place:
 
 
 class Mirror:
-    """int32 numbers in named parts, on the host and on the device. Sent in one copy, in the order of the parts."""
+    """int32 numbers in named parts, on the host and on the device. Sent in one copy, in the order of the parts.
+
+    Parts begin at multiples of 16 bytes: kernels are compiled for that.
+    """
 
     def __init__(self, sizes: Mapping[str, int], device: torch.device) -> None:
-        total = sum(sizes.values())
         on_gpu = device.type == "cuda"
-        self._host = torch.zeros(total, dtype=torch.int32, pin_memory=on_gpu)
-        self._device = self._host.to(device, copy=True)
-        self._sent = torch.cuda.Event() if on_gpu else None
         self._at: dict[str, tuple[int, int]] = {}
-        at = 0
+        total = 0
         for name, size in sizes.items():
-            self._at[name] = at, size
-            at += size
+            self._at[name] = total, size
+            total += size + -size % ALIGNED
+        self._host = torch.zeros(total, dtype=torch.int32, pin_memory=on_gpu)
+        self._device = torch.zeros(total, dtype=torch.int32, device=device)
+        self._sent = torch.cuda.Event() if on_gpu else None
 
     def part(self, name: str) -> Tensor:
         """The part on the device; always the same memory."""

@@ -34,9 +34,8 @@ class Case:
 CASES = {
     "grouped, with rows of nobody": Case(rows=20),
     "window": Case(spans=((130, 1), (90, 20)), window=24),
-    "softcap": Case(softcap=5.0),
     "large scores": Case(softcap=5.0, scaling=300.0),
-    "odd sizes": Case(heads=6, size=12),
+    "odd sizes, softcap": Case(heads=6, size=12, softcap=5.0),
     "seven heads to one": Case(heads=7, kv_heads=1, size=24),
     "bfloat16": Case(dtype=torch.bfloat16),
     "float16": Case(dtype=torch.float16),

@@ -104,6 +104,7 @@ def test_a_part_has_its_size() -> None:
 
     with pytest.raises(ValueError, match="3 numbers for 'a', which has room for 2"):
         mirror.put("a", [1, 2, 3])
+    assert mirror.part("b").data_ptr() - mirror.part("a").data_ptr() == 16
     mirror.put("a", [1, 2])
     mirror.put("b", [3, 4])
     mirror.send("b", 1)
