@@ -168,7 +168,7 @@ async def test_likelihoods_go_out_with_their_tokens_in_pieces() -> None:
             yield Run(tuple(range(150)), "stop", 0, likelihoods)
 
     async with aclosing(LLMStage(Sure(), max_prompt=10)(make_prompt([1], logprobs=0))) as stream:
-        messages = [message async for message in stream]
+        messages: list[Message] = [message async for message in stream]
 
     runs = [message for message in messages if isinstance(message, Tokens)]
     assert tokens_of(messages) == list(range(150))
