@@ -22,11 +22,9 @@ from pipeline import request
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PromptTooLong
 from pipeline.messages import Prompt
 from stages.llm.batch import Batch
-from stages.llm.blocks import BlockPool
 from stages.llm.disk import LEAST, DiskCache
 from stages.llm.gpu.steps import record_steps
 from stages.llm.grammar import Grammars, Matcher
-from stages.llm.kv import blocks_for
 from stages.llm.mailbox import Mailbox
 from stages.llm.model import LoadedModel
 from stages.llm.pace import Pace
@@ -35,6 +33,7 @@ from stages.llm.rates import Rates
 from stages.llm.scheduler import SOONEST_S, Outcome
 from stages.llm.scoring import Candidate
 from stages.llm.sequence import Sequence
+from stages.llm.sizing import pool_for
 from stages.llm.speculation import MOST, Mode, Speculation
 from stages.llm.stage import Run
 from stages.llm.state import State
@@ -94,7 +93,7 @@ class TorchEngine:
         self._rates = Rates(most)
         self._batch = Batch(
             model,
-            _pool(model, draft, most, kv_bytes, prefix_bytes, disk),
+            pool_for(model, draft, most=most, kv_bytes=kv_bytes, prefix_bytes=prefix_bytes, below=disk),
             most=most,
             queue=queue,
             pace=pace or Pace(),
@@ -274,19 +273,3 @@ class TorchEngine:
         self.alive = False
         for mailbox in self._mailboxes.values():
             mailbox.put(EngineUnavailable(why))
-
-
-def _pool(
-    model: LoadedModel, draft: LoadedModel | None, most: int, kv_bytes: int, prefix_bytes: int, disk: DiskCache | None
-) -> BlockPool:
-    """Memory for `most` sequences at a time, as far as it goes, and for what they leave; a block at least."""
-    block = model.kv.block_bytes + (draft.kv.block_bytes if draft else 0)
-    running = min(kv_bytes // block, most * blocks_for(model.context))
-    return BlockPool(
-        max(1, running + prefix_bytes // block),
-        model.kv,
-        draft=draft.kv if draft else None,
-        fingerprint=model.fingerprint,
-        keep=prefix_bytes > 0,
-        below=disk,
-    )

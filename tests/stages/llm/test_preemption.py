@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import TooFewBlocks
+from pipeline.errors import SettingsError, TooFewBlocks
 from stages.llm import engine as engine_module
 from stages.llm.batch import Batch
 from stages.llm.blocks import BlockPool
@@ -67,7 +67,7 @@ def test_the_least_important_and_latest_waits(model: LoadedModel) -> None:
     batch = batch_of(model, 6)
     first, second = add(batch, model, 1), add(batch, model, 2)
     important = add(batch, model, 3, priority=1)
-    waited = []
+    waited: list[Sequence] = []
     while first in batch.running or second in batch.running or not waited:
         batch.step()
         waited += [s for s in (first, second, important) if s not in batch.running and s.finish is None]
@@ -132,6 +132,12 @@ def test_a_prompt_that_will_never_fit_is_refused_alone(model: LoadedModel) -> No
     assert isinstance(refusal, TooFewBlocks)
     assert "model.kv_mb" in str(refusal)
     assert len(run(batch)[1]) > 0
+
+
+def test_more_memory_than_there_is_cannot_be_had(model: LoadedModel) -> None:
+    """The setting that asks for too much is named at the start."""
+    with pytest.raises(SettingsError, match=r"model\.kv_mb"):
+        TorchEngine(model, prefix_bytes=1 << 60)
 
 
 def test_an_answer_ends_where_memory_does(model: LoadedModel) -> None:
