@@ -48,6 +48,10 @@ class Int8:
             result = result + self.bias
         return result.view(*rows.shape[:-1], -1)
 
+    def forget(self) -> None:
+        """Let go of the weights, but for what computing needs; nothing can be `joined` with it any more."""
+        self.weight = self.weight.new_empty(0)
+
 
 def _of_integers(sums: Sums, scale: Tensor) -> Callable[[Tensor], Tensor]:
     """The product with rounded rows, in float32."""

@@ -60,12 +60,26 @@ def quantize(network: nn.Module) -> None:
 
 def quantized(network: nn.Module) -> bool:
     """Whether `network` computes with integers."""
-    return any(isinstance(vars(module).get("forward"), int8.Int8) for module in network.modules())
+    return any(map(quantized_itself, network.modules()))
+
+
+def forget(network: nn.Module, *, also_products: bool) -> None:
+    """Let go of second copies of rounded weights; with `also_products` only what was `joined` computes any more."""
+    for module in [module for module in network.modules() if quantized_itself(module)]:
+        product: Any = module.forward
+        product.forget()
+        if also_products:
+            del module.forward
+
+
+def quantized_itself(module: nn.Module) -> bool:
+    """Whether `module` is a linear layer that computes with integers."""
+    return isinstance(vars(module).get("forward"), int8.Int8)
 
 
 def joined(parts: Sequence[Any]) -> Product:
     """One product with the outputs of all `parts` behind each other, the fastest there is for their weights."""
-    if all(quantized(part) for part in parts):
+    if all(map(quantized_itself, parts)):
         return int8.joined([part.forward for part in parts])
     weights, biases = zip(*map(matrix, parts), strict=True)
     weight = torch.cat(weights) if len(parts) > 1 else weights[0]

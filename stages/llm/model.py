@@ -154,14 +154,18 @@ def _tried(model: LoadedModel, forward: Forward) -> tuple[Shape, str]:
         own = network.config._attn_implementation  # noqa: SLF001 - has no public name
         slim.install(network, model.context)
         try:
-            return probe(model)
+            found = probe(model)
+            linears.forget(network, also_products=True)
+            return found
         except ModelLoadError as error:
             log.warning("%s is computed by the library's forward pass: %s", model.name, error)
             slim.remove(network)
             network.set_attn_implementation(own)
     linears.pack(network)
     rowwise.steady(network)
-    return probe(model)
+    found = probe(model)
+    linears.forget(network, also_products=False)
+    return found
 
 
 def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell: Progress) -> Any:

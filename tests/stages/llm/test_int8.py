@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from stages.llm import int8, linears
+from stages.llm.model import Forward, load_model
+from tests.stages import models
 
 ROUNDING = 0.02
 """How far two roundings to 8 bits move a sum of many products, of the largest of them."""
@@ -104,3 +109,24 @@ def test_only_the_weights_are_rounded_on_a_gpu() -> None:
 
     expected = rows.float() @ weight.T
     assert (product(rows).float() - expected).abs().max() <= ROUNDING * expected.abs().max()
+
+
+def held() -> dict[int, int]:
+    """The memory of all integers of 8 bits that are about: its size by its address."""
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) is Tensor and one.dtype == torch.int8]
+    return {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+
+
+@pytest.mark.parametrize("forward", ["auto", "library"])
+def test_the_weights_are_there_once(forward: Forward, tmp_path: Path) -> None:
+    """After loading, a model's linear layers hold one byte for each weight, and nothing else of them is left."""
+    models.save(tmp_path)
+    others = held()
+    network = load_model(tmp_path, device="cpu", dtype="int8", forward=forward).network
+    found = sum(size for address, size in held().items() if address not in others)
+
+    head = network.config.vocab_size * network.config.hidden_size
+    weights = sum(weight.numel() for name, weight in models.llama().named_parameters() if "proj" in name) + head
+    assert all(layer.weight.numel() == 0 for name, layer in network.named_modules() if name.endswith("proj"))
+    assert found == weights
