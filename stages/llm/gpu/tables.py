@@ -48,6 +48,7 @@ class Mirror:
             self._at[name] = total, size
             total += size + -size % ALIGNED
         self._host = torch.zeros(total, dtype=torch.int32, pin_memory=on_gpu)
+        self._numbers = self._host.numpy()  # the same memory, written in a third of the time
         self._device = torch.zeros(total, dtype=torch.int32, device=device)
         self._sent = torch.cuda.Event() if on_gpu else None
 
@@ -70,7 +71,7 @@ class Mirror:
         first, size = self._at[name]
         if at + len(numbers) > size:
             raise ValueError(f"{at + len(numbers)} numbers for {name!r}, which has room for {size}")
-        self._host[first + at : first + at + len(numbers)] = torch.tensor(numbers, dtype=torch.int32)
+        self._numbers[first + at : first + at + len(numbers)] = numbers
 
     def send(self, name: str, count: int) -> None:
         """Send all parts before `name`, and the first `count` numbers of that."""
