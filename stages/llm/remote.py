@@ -11,8 +11,10 @@ What holds of the guarantees:
 - It is the undisturbed answer only if the server is greedy and deterministic and cuts the joint into the tokens that it
   had cut it into before; few servers are deterministic in a changing batch. Sampled, what follows is another draw from
   the same distribution: with a seed of its own, as the server would otherwise draw the same numbers a second time.
+- Behind a cut the server takes what was said for prompt: penalties that count in the answer alone begin anew, and an
+  answer of a given shape (JSON schema, regular expression) is refused, as its shape is only known from the start.
 - So a turn is never computed anew from its start: this engine's stage is not chained with others.
-- A seed gives the same answer only as far as the server keeps it.
+- A seed gives the same answer only as far as the server keeps it. `speculation` is the server's business.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from pipeline.errors import EngineUnavailable, ModelLoadError, Overloaded, PenstockError, PromptTooLong
+from pipeline.errors import EngineUnavailable, ModelLoadError, Overloaded, PenstockError, PromptTooLong, TurnRejected
 from pipeline.messages import Prompt
 from stages.llm.places import Places
 from stages.llm.remote_answer import RemoteAnswer, TextCodec
@@ -192,6 +194,8 @@ class OpenAIEngine:
     def _asked(self, answer: RemoteAnswer) -> AsyncGenerator[Piece, None]:
         """The pieces that follow what is known of `answer`."""
         dialect, prompt = self._dialect, answer.prompt
+        if answer.ids and prompt.sampling.grammar is not None:
+            raise TurnRejected("the answer broke off, and one of a given shape cannot be gone on with; ask again")
         own, extra = asked(prompt.sampling, dialect, room=answer.room, said=len(answer.ids))
         if self._form == "ids":
             ids = [*prompt.ids, *answer.ids]

@@ -38,6 +38,8 @@ USAGE_S = 2.0
 NO_KEY = "none"
 """Servers without keys take any; without one given here, the client would take one that lies in the environment."""
 
+REFUSED, CURE = "it refuses the key", "set model.api_key to one that it takes"
+
 
 class StreamCut(PenstockError):
     """A stream that broke off in the middle of an answer."""
@@ -103,7 +105,7 @@ class Server:
         except openai.NotFoundError:
             return []
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise ModelLoadError(self.url, f"{_words(error)}; set model.api_key to a key that it takes") from error
+            raise ModelLoadError(self.url, f"{REFUSED} ({error.status_code}); {CURE}") from None  # it may say the key
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             raise self._failed(error) from error
         return [
@@ -134,7 +136,7 @@ class Server:
                         yield piece
         except (openai.APIError, TimeoutError, ValueError) as error:
             if reading.end is None:
-                raise self._broken(error) if reading.begun else self._failed(error) from error
+                raise self._broken(error) if reading.begun else self._failed(error) from None
         if reading.end is None:
             raise StreamCut(f"{self.url} ended an answer without saying why")
         yield reading.end
@@ -158,7 +160,7 @@ class Server:
     def _refused(self, error: openai.APIStatusError) -> PenstockError:
         status, words = error.status_code, _words(error)
         if status in (401, 403):
-            return EngineUnavailable(f"{self.url} refuses the key ({status}); set model.api_key to one that it takes")
+            return EngineUnavailable(f"{self.url}: {REFUSED} ({status}); {CURE}")
         if status == 404:
             return EngineUnavailable(f"{self.url} has no such model, or no /completions ({words}); see model.base_url")
         retry = _retry_after(error.response.headers)
@@ -246,7 +248,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _words(error: BaseException) -> str:
-    """What a server or a library says of an error, in short: its own message where it is one of OpenAI's form."""
-    body = getattr(error, "body", None)
-    told = body.get("message") or body.get("detail") if isinstance(body, dict) else None
-    return brief(Exception(str(told))) if told else brief(error)
+    """What a server or a library says of an error, in short; nothing that repeats what it was asked."""
+    if not isinstance(error, openai.APIStatusError):
+        return brief(error)
+    body = error.body if isinstance(error.body, dict) else {}
+    told = body.get("message") or body.get("detail")
+    if isinstance(told, list):  # FastAPI's: each with the place, what is wrong there, and what stood there
+        told = "; ".join(f"{one.get('loc')}: {one.get('msg')}" for one in told if isinstance(one, dict))
+    return brief(Exception(told)) if isinstance(told, str) and told else error.response.reason_phrase

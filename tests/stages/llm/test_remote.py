@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from pipeline.errors import (
     PromptTooLong,
     TurnRejected,
 )
-from pipeline.messages import Prompt, Utterance
+from pipeline.messages import Grammar, Prompt, Utterance
 from pipeline.secret import Secret
 from stages.llm import remote
 from stages.llm.remote import OpenAIEngine
@@ -244,6 +245,19 @@ async def test_a_stream_that_always_breaks_off_fails(fake: FakeServer) -> None:
     assert len(fake.asked) == 3
 
 
+async def test_a_shape_that_breaks_off_is_refused(fake: FakeServer) -> None:
+    """The server would begin with the shape anew in its middle: better none than a wrong one."""
+    fake.owner = "vllm"
+    fake.faults = [Fault(after=2, drop=True)]
+    shape: dict[str, Any] = {"grammar": Grammar("regex", "[a-z ]+")}
+    async with engine_at(fake) as engine:
+        with pytest.raises(TurnRejected, match="broke off"):
+            await said(engine, asking(**shape))
+        with pytest.raises(TurnRejected, match="broke off"):
+            await said(engine, asking(emitted=TOKENIZER.encode("Hello"), **shape))
+        assert await said(engine, asking(**shape)) == (fake.answer, "stop")
+
+
 async def test_what_came_whole_needs_no_counts(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that breaks off after the answer's end, before it has counted, has answered."""
 
@@ -359,6 +373,22 @@ async def test_what_each_failure_means(fake: FakeServer, fault: Fault, error: ty
         assert await said(engine, asking()) == (fake.answer, "stop")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"detail": [{"loc": ["body", "prompt"], "msg": "no ids", "input": "a secret"}]}, {"a secret": 1}, "a secret"],
+    ids=["in FastAPI's way", "in an unknown way", "no object"],
+)
+async def test_a_refusal_repeats_nothing_of_the_prompt(fake: FakeServer, body: Any) -> None:
+    """There are servers that send back what they were sent: the client need not see the system's words there."""
+    fake.faults = [Fault(status=422, body=body)]
+    async with engine_at(fake) as engine:
+        with pytest.raises(InvalidParameter) as refusal:
+            await said(engine, asking())
+
+    assert "secret" not in "".join(traceback.format_exception(refusal.value))
+    assert "no ids" in str(refusal.value) or "detail" not in body
+
+
 async def test_no_room_for_the_rest_is_no_refusal(fake: FakeServer) -> None:
     """An answer that has begun is not refused: a retry goes on with it."""
     fake.faults = [Fault(after=2, drop=True), Fault(status=429)]
@@ -409,6 +439,7 @@ async def test_the_key_goes_to_the_server_and_nothing_else(fake: FakeServer, mon
         with pytest.raises(ModelLoadError, match=r"model\.api_key") as refusal:
             async with engine_at(fake, key=key):
                 pass
+        assert "invalid API key" not in str(refusal.value), "some servers say the key in their words"
         assert "wrong-key" not in str(refusal.value)
     async with engine_at(fake, key="right-key") as engine:
         assert await said(engine, asking()) == (fake.answer, "stop")
