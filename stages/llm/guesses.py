@@ -113,6 +113,12 @@ class Offer(NamedTuple):
     trial: bool = False
 
 
+def cut(tokens: list[int], eos: frozenset[int]) -> list[int]:
+    """`tokens` up to the first that ends an answer."""
+    ends = [at for at, token in enumerate(tokens) if token in eos]
+    return tokens[: ends[0] + 1] if ends else tokens
+
+
 def judge(made: Made, ids: Seq[int], *, ended: bool, eos: frozenset[int]) -> tuple[int, bool]:
     """How many of the guesses were right, in a row, and whether the next one was wrong; `ids` are the sequence's now.
 

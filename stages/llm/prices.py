@@ -17,11 +17,26 @@ MARGIN = 1.25
 """Reading must be expected to give so many times what it costs: answers may end sooner than others did."""
 
 
+TRUSTED, HOPE = 0.1, 0.001
+"""How much the latest step with guesses says of how far the account of such steps is right, and how fast that is
+forgotten while nothing is guessed."""
+
+FAR = 1.2
+"""A step that was so many times better than its account says no more than that."""
+
+
 class Gain(NamedTuple):
     """What guesses for a sequence give in a step: `tokens`, of which `net` are more than their time is worth."""
 
     net: float
     tokens: float
+
+
+class Account(NamedTuple):
+    """What a step should give, in tokens a second; `drafted`: the draft model has a part in it."""
+
+    speed: float
+    drafted: bool
 
 
 class Prices:
@@ -34,10 +49,26 @@ class Prices:
         self.model, self.draft = model, draft
         self.speed = 0.0
         self._length = LENGTH
+        self._trust: dict[tuple[int, bool], float] = {}
 
     def ended(self, tokens: int) -> None:
         """An answer has ended after so many tokens."""
         self._length += LEARNED * (tokens - self._length)
+
+    def trust(self, count: int, *, drafted: bool) -> float:
+        """What steps of about `count` sequences with guesses have given, as a share of what they should have."""
+        return self._trust.get((count.bit_length(), drafted), 1.0)
+
+    def saw(self, count: int, *, drafted: bool, share: float) -> None:
+        """Such a step has given this share of what it should have. Answers end, and much else is not accounted for."""
+        trust = self.trust(count, drafted=drafted)
+        self._trust[count.bit_length(), drafted] = trust + TRUSTED * (min(FAR, share) - trust)
+
+    def hope(self, count: int) -> None:
+        """Nothing was guessed in a step: what was seen long ago need not hold for ever."""
+        for drafted in (True, False):
+            trust = self.trust(count, drafted=drafted)
+            self._trust[count.bit_length(), drafted] = trust + HOPE * (1 - trust)
 
     def gain(self, bid: Bid, count: int) -> Gain:
         """What guesses for one of `count` sequences give, made as far as they are worth their price.
@@ -46,7 +77,8 @@ class Prices:
         but not all can be at the margin.
         """
         price = self._row(count) + (self._drafted(count) if bid.drafted else 0.0)
-        net, tokens, right = -self.speed * bid.once_s, 0.0, 1.0
+        net, tokens = -self.speed * bid.once_s, 0.0
+        right = min(1.0, self.trust(count, drafted=bid.drafted))
         for _ in range(bid.most):
             right *= bid.luck
             if right <= price:

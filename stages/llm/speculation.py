@@ -7,6 +7,7 @@ counts at every position, so that guesses change the speed and never the answer.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Literal
@@ -15,10 +16,10 @@ from pipeline.errors import ModelLoadError
 from stages.llm.costs import LEAST_S, Costs
 from stages.llm.drafter import NEAR, DraftModel, Wish
 from stages.llm.forward import Work
-from stages.llm.guesses import Beliefs, Guesses, Made, Offer, SpeculationCounts, judge
-from stages.llm.lengths import Bid, plan
+from stages.llm.guesses import Beliefs, Guesses, Made, Offer, SpeculationCounts, cut, judge
+from stages.llm.lengths import MARGIN, Bid, plan
 from stages.llm.model import LoadedModel
-from stages.llm.prices import Prices
+from stages.llm.prices import Account, Prices
 from stages.llm.sequence import Sequence
 from stages.llm.timing import measure
 from stages.llm.trials import Purse
@@ -85,6 +86,8 @@ class Speculation:
         self._rest = 0
         self._since_plain = 0
         self._prompts, self._others = 0, 0
+        self._account: Account | None = None
+        self._guessing_s = 0.0
         self.counts = SpeculationCounts()
 
     def prepare(self, model: Costs) -> None:
@@ -113,6 +116,7 @@ class Speculation:
             return
         if not streams or self._is_plain() or (self._prices.model is None and not self._always):
             return
+        began = time.perf_counter()
         offers = [self._offers(sequence) for sequence in streams]
         chosen = [self._best([offer for offer in each if offer.lag <= NEAR], len(streams)) for each in offers]
         lengths = self._lengths(offers, chosen)
@@ -121,6 +125,8 @@ class Speculation:
             self._since_plain += 1
         else:
             self._since_plain = 0
+            self._prices.hope(len(streams))
+        self._guessing_s = time.perf_counter() - began
         if not self._read(streams, offers) and not any(lengths) and not self._always:
             self._rest = REST
 
@@ -137,15 +143,18 @@ class Speculation:
         if prices.model is None:
             return [offer.bid.most if offer else 0 for offer in chosen]
         bids = [offer.bid if offer else NOTHING for offer in chosen]
-        best = plan(bids, prices.model, prices.draft, prompts=self._prompts, others=self._others)
+        drafted = any(bid.drafted for bid in bids)
+        margin = MARGIN / prices.trust(len(bids), drafted=drafted)
+        best = plan(bids, prices.model, prices.draft, prompts=self._prompts, others=self._others, margin=margin)
         if not self._others:
             prices.speed = best.speed
+        self._account = Account(best.speed, drafted) if any(best.lengths) else None
         self._try_draft(prices.model, offers, chosen, best.lengths)
         return best.lengths
 
     def saw(self, works: Seq[Work[Sequence]], seconds: float) -> None:
         """A step has computed `works`; their sequences have accepted what was right."""
-        prompts = 0
+        prompts = tokens = 0
         for work in works:
             guesses = self._guesses.get(work.sequence.number)
             if work.sequence.finish:
@@ -154,18 +163,23 @@ class Speculation:
                 guesses.said.luck.saw(*self._judged(work.sequence, guesses.said))
                 guesses.said = None
             if guesses and guesses.made:
-                self._judge(work.sequence, guesses.made, work.count - 1)
+                tokens += self._judge(work.sequence, guesses.made, work.count - 1)
                 guesses.made = None
             elif work.count > 1:
                 prompts += 1
             else:
                 self.counts.saw(0, 1)
+                tokens += 1
         if self._prices.model and not prompts:
             self._prices.model.saw(len(works), sum(work.count for work in works), seconds)
+            if account := self._account:
+                speed = tokens / (seconds + self._guessing_s)
+                self._prices.saw(len(works), drafted=account.drafted, share=speed / account.speed)
+        self._account = None
         self._purse.earn(seconds)
 
-    def _judge(self, sequence: Sequence, made: Made, judged: int) -> None:
-        """Learn from the guesses of which the model has judged the first `judged`."""
+    def _judge(self, sequence: Sequence, made: Made, judged: int) -> int:
+        """Learn from the guesses of which the model has judged the first `judged`; the tokens that came out."""
         made = made._replace(tokens=made.tokens[:judged])
         right, wrong = self._judged(sequence, made)
         if made.by == "draft":
@@ -174,6 +188,7 @@ class Speculation:
             self._purse.gain(right / self._prices.speed)
         self.counts.saw(judged, len(sequence.ids) - made.start)
         self.counts.guessed(made, right)
+        return len(sequence.ids) - made.start
 
     def _judged(self, sequence: Sequence, made: Made) -> tuple[int, bool]:
         return judge(made, sequence.ids, ended=sequence.finish is not None, eos=self._model.eos)
@@ -261,7 +276,7 @@ class Speculation:
             return offers
         guesses.age()
         if self._ngram and (match := guesses.index.find(sequence.ids)):
-            tokens = _cut(guesses.index.guess(sequence.ids, match, limit), self._model.eos)
+            tokens = cut(guesses.index.guess(sequence.ids, match, limit), self._model.eos)
             luck = guesses.ngram(match.length)
             offers.append(Offer("ngram", guesses, luck, Bid(luck.value, len(tokens)), tokens))
             guesses.said = Made("ngram", luck, tokens, len(sequence.ids))
@@ -278,12 +293,6 @@ class Speculation:
         if len(offers) < 2:
             return offers[0] if offers else None
         return max(offers, key=lambda offer: self._prices.gain(offer.bid, count))
-
-
-def _cut(tokens: list[int], eos: frozenset[int]) -> list[int]:
-    """`tokens` up to the first that ends an answer."""
-    ends = [at for at, token in enumerate(tokens) if token in eos]
-    return tokens[: ends[0] + 1] if ends else tokens
 
 
 def _least_known(able: tuple[int, Offer]) -> tuple[bool, int, float]:
