@@ -11,10 +11,11 @@ import msgspec
 from msgspec import UNSET
 
 from apps.gateway.choosing import EXTENSIONS, check_choosing, ranged, sampling_of
-from apps.gateway.commands import Audio, FunctionTool, Options, SessionPatch
+from apps.gateway.commands import FunctionTool, Options, SessionPatch
 from apps.gateway.formats import DEEPEST, depth
 from apps.gateway.refusal import Refusal
 from apps.gateway.settings import GatewaySettings
+from apps.gateway.sound import Audio
 from pipeline.messages import Sampling
 
 MOST_TOKENS = 4096
