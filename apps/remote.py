@@ -17,8 +17,8 @@ from pipeline.errors import SettingsError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from stages.llm.remote import OpenAIEngine
-    from stages.llm.remote_answer import TextCodec
+    from stages.llm.remote.answer import TextCodec
+    from stages.llm.remote.engine import OpenAIEngine
 
 EXTRA = "the engine `openai` needs the official client, which comes with `pip install 'penstock[openai]'`"
 NO_DRAFTS = ("", "none")
@@ -52,8 +52,8 @@ async def remote_engine(
         ModelLoadError: the server has no such model, or lets nobody in with this key.
     """
     codec = await in_thread(_codec, tokenizer)
-    from stages.llm.remote import OpenAIEngine
-    from stages.llm.remote_client import Patience, Server
+    from stages.llm.remote.client import Patience, Server
+    from stages.llm.remote.engine import OpenAIEngine
 
     patience = Patience(first_s=model.first_token_s, next_s=model.next_token_s)
     server = Server(model.base_url.rstrip("/"), key=model.api_key, patience=patience)
@@ -76,7 +76,7 @@ async def remote_engine(
 def _codec(tokenizer: PreTrainedTokenizerBase) -> TextCodec:
     """What takes time: the client library, and looking through a large vocabulary."""
     try:
-        from stages.llm.remote_answer import TextCodec
+        from stages.llm.remote.answer import TextCodec
     except ModuleNotFoundError as error:
         if error.name != "openai":
             raise

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from stages.llm.remote import OpenAIEngine
+    from stages.llm.remote.engine import OpenAIEngine
 
 
 class RemoteCollector(Collector):

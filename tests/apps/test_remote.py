@@ -79,7 +79,7 @@ def test_settings_that_name_no_server_stop_the_start(changes: dict[str, str], wo
 async def test_a_client_library_that_is_missing_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
     monkeypatch.setitem(sys.modules, "openai", None)
-    for name in ("stages.llm.remote_answer", "stages.llm.remote_client"):
+    for name in ("stages.llm.remote.answer", "stages.llm.remote.client"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(SettingsError, match=r"penstock\[openai\]"):
         async with loaded(settings.model):
@@ -120,7 +120,7 @@ async def test_a_server_that_is_away_shows_in_the_readiness(
     fake: FakeServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The program starts, says what it waits for, and serves when the server is there."""
-    monkeypatch.setattr("stages.llm.remote.LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr("stages.llm.remote.engine.LOOK_AGAIN_S", 0.05)
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     monkeypatch.setattr("apps.local.announce", lambda at, *_: address.set_result(at))
     late = FakeServer(tokenizer=fake.tokenizer)

@@ -11,7 +11,7 @@ from tokenizers import processors
 
 from pipeline.messages import Utterance
 from stages.detokenize import Vocabulary
-from stages.llm.remote_prompt import PromptText
+from stages.llm.remote.prompt import PromptText
 from stages.preprocess.text.template import ChatTemplate
 from tests.stages import models
 

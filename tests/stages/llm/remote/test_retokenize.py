@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import ModelLoadError, PenstockError
 from stages.detokenize import Vocabulary
-from stages.llm.retokenize import Retokenizer, Spelling
+from stages.llm.remote.retokenize import Retokenizer, Spelling
 from tests.stages import models
 
 TOKENIZERS = {

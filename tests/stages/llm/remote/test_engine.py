@@ -22,10 +22,10 @@ from pipeline.errors import (
 )
 from pipeline.messages import Grammar, Prompt, Utterance
 from pipeline.secret import Secret
-from stages.llm import remote
-from stages.llm.remote import OpenAIEngine
-from stages.llm.remote_answer import TextCodec
-from stages.llm.remote_client import Patience, Server
+from stages.llm.remote import engine as remote
+from stages.llm.remote.answer import TextCodec
+from stages.llm.remote.client import Patience, Server
+from stages.llm.remote.engine import OpenAIEngine
 from stages.llm.stage import Run
 from stages.preprocess.text.template import ChatTemplate
 from tests.fake_openai import FakeServer, Fault, serving

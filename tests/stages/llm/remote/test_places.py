@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.errors import Overloaded
-from stages.llm.places import Places
+from stages.llm.remote.places import Places
 
 DEADLINE_S = 10
 

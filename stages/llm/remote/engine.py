@@ -31,10 +31,10 @@ from typing import Literal, Self
 
 from pipeline.errors import EngineUnavailable, ModelLoadError, Overloaded, PenstockError, PromptTooLong, TurnRejected
 from pipeline.messages import Prompt
-from stages.llm.places import Places
-from stages.llm.remote_answer import RemoteAnswer, TextCodec
-from stages.llm.remote_client import Piece, Served, Server, StreamCut, named
-from stages.llm.remote_dialect import DIALECTS, Dialect, Kind, asked, dialect_of
+from stages.llm.remote.answer import RemoteAnswer, TextCodec
+from stages.llm.remote.client import Piece, Served, Server, StreamCut, named
+from stages.llm.remote.dialect import DIALECTS, Dialect, Kind, asked, dialect_of
+from stages.llm.remote.places import Places
 from stages.llm.stage import Run
 
 log = logging.getLogger(__name__)

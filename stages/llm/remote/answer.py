@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from pipeline.errors import InvalidParameter, PenstockError
 from pipeline.messages import FinishReason, Prompt
 from stages.detokenize import Vocabulary
-from stages.llm.remote_client import Piece
-from stages.llm.remote_prompt import PromptText
-from stages.llm.retokenize import Retokenizer, Spelling
+from stages.llm.remote.client import Piece
+from stages.llm.remote.prompt import PromptText
+from stages.llm.remote.retokenize import Retokenizer, Spelling
 from stages.llm.stage import Run
 from stages.stops import StopFinder
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import InvalidParameter
 from pipeline.messages import Grammar, Sampling
-from stages.llm.remote_dialect import DIALECTS, SEEDS, Dialect, asked, dialect_of
+from stages.llm.remote.dialect import DIALECTS, SEEDS, Dialect, asked, dialect_of
 
 PLAIN = DIALECTS["openai"]
 SCHEMA = Grammar("json_schema", '{"type": "object"}')

@@ -18,7 +18,7 @@ import openai
 from pipeline.errors import EngineUnavailable, InvalidParameter, ModelLoadError, Overloaded, PenstockError, TurnRejected
 from pipeline.messages import FinishReason
 from pipeline.secret import NO_SECRET, Secret
-from stages.llm.remote_dialect import Dialect
+from stages.llm.remote.dialect import Dialect
 from stages.tokens import brief
 
 if TYPE_CHECKING:

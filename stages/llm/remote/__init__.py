@@ -1,0 +1,1 @@
+"""The engine elsewhere: answers streamed from any server with OpenAI's API."""
