@@ -179,6 +179,21 @@ def test_the_draft_goes_on_where_it_was() -> None:
     assert (known, table.drafted) == (150, 90)
 
 
+def test_what_the_draft_computed_of_another_text_does_not_count() -> None:
+    """A block that is used again begins anew for the draft, and so does a copy after what it has in common."""
+    pool = pool_of(1)
+    lived(pool, text(60, 1), tenant="a")
+    table, _ = pool.table("b")
+    pool.extend(table, 60)
+    compute(table, text(60, 2), 0, drafted=False)
+    pool.release(table, text(60, 2), "b")
+    assert pool.table("b", [*text(60, 2), 7])[0].drafted == 0
+
+    pool = pool_of(4)
+    lived(pool, text(60))
+    assert pool.table("t", [*text(10), 7, 8])[0].drafted == 10
+
+
 class Below:
     """A tier that keeps everything."""
 
@@ -233,10 +248,11 @@ def test_at_the_end_all_goes_below_the_latest_first() -> None:
     for session in "abc":
         lived(pool, text(70, ord(session)), session=session)
     lived(pool, text(80, ord("a")), session="a")
+    lived(pool, text(75, 9), session="b")
     pool.close()
 
-    assert list(below.has) == ["t\0a", "t\0c", "t\0b"]
-    assert len(below.has["t\0a"].ids) == 80
+    assert list(below.has) == ["t\0b", "t\0a", "t\0c"]
+    assert [len(below.has[f"t\0{session}"].ids) for session in "abc"] == [80, 75, 70]
 
 
 @given(room=st.integers(1, 6), length=st.integers(1, 6 * BLOCK))
