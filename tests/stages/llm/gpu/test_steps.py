@@ -98,6 +98,18 @@ def test_logits_outlive_the_next_step(model: LoadedModel) -> None:
     assert torch.equal(first, kept)
 
 
+def test_a_step_with_nothing_to_choose_gives_a_row(model: LoadedModel) -> None:
+    """A piece of a prompt has no logits that anybody wants; there is a row of them, launched or replayed."""
+    text = Text(model, Steps(model.network, Recorder))
+    place = Place(0, 5, 0, [1])
+
+    launched = text.steps(text.ids[0][:5], [], [place], text.store)
+    text.steps.record(text.store, 512)
+    replayed = text.steps(text.ids[0][:5], [], [place], text.store)
+
+    assert launched.shape == replayed.shape == (1, model.tokens)
+
+
 def test_model_that_cannot_be_recorded_goes_on() -> None:
     """It is tried once, and all steps are launched."""
 
