@@ -47,8 +47,7 @@ SPARE = 64
 """Sequences that are remembered after their end at most, beside as many as run."""
 
 READING, READING_LEAST, READING_MOST = 1.0, 16, 512
-"""How much the draft model may read in a step, to catch up: as a share of the time that the step takes, as tokens that
-it may read in any case, and as tokens that are never exceeded."""
+"""How much the draft may read in a step: as a share of the step's time, as tokens at least, and as tokens at most."""
 
 NOTHING = Bid(0.0, 0)
 
