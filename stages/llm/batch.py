@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 
+from torch import Tensor
+
 from pipeline.errors import PenstockError, TurnRejected
 from stages.llm.blocks import BlockPool
 from stages.llm.forward import Work, forward
@@ -145,6 +147,14 @@ class Batch:
                 return [(works[0].sequence, error)]
             return [outcome for work in works for outcome in self._compute([work])]
 
+    def _settled(self, sequence: Sequence, chosen: Seq[int], logits: Tensor) -> Run | Exception:
+        """What comes of its tokens. The others have theirs for certain by now, so its trouble must stay its own."""
+        try:
+            return sequence.settle(chosen, logits, self._model.eos)
+        except Exception as error:  # whatever it may be
+            log.exception("what the model chose for sequence %d could not be taken", sequence.number)
+            return error
+
     def _try(self, works: Seq[Work[Sequence]]) -> list[Outcome]:
         logits = forward(self._model, works)
         choices = [choice for work in works if work.last for choice in work.sequence.choices()]
@@ -159,7 +169,7 @@ class Batch:
             else:
                 end = at + sequence.logits
                 if all(finite[at:end]):
-                    outcomes.append((sequence, sequence.settle(chosen[at:end], logits[at:end], self._model.eos)))
+                    outcomes.append((sequence, self._settled(sequence, chosen[at:end], logits[at:end])))
                 else:
                     outcomes.append((sequence, PenstockError("the model gave no finite logits")))
                 at = end

@@ -1,7 +1,7 @@
 """How likely continuations are, and which tokens are likeliest, by the same batch that answers.
 
-A continuation is computed as guesses are that the model judges (see `Sequence`): after the prefix, all of it in one
-step. What is computed of the prefix stays in the pool, so it is computed once for all continuations, and for answers.
+A piece of a continuation is computed as guesses are that the model judges (see `Sequence`): after the prefix, all of it
+in one step. What is computed stays in the pool, so a prefix is computed once for all continuations, and for answers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor
 
-from pipeline.errors import EmptyTurn
+from pipeline.errors import EmptyTurn, InvalidParameter
 from pipeline.messages import Likelihood, Prompt, Sampling
 from pipeline.request import NOBODY
 from stages.llm.sampling import likelihoods
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 TOGETHER = 32
 """Continuations that are given to the engine at once."""
+
+PIECE = 32
+"""Tokens of a continuation that are judged in one step: a long one must not hold streams up."""
 
 
 class Score(NamedTuple):
@@ -42,7 +45,10 @@ class Scorer(Protocol):
     """An engine that scores. `TorchEngine` is one."""
 
     async def judge(self, prefix: Seq[int], candidate: Seq[int], top: int) -> Run:
-        """The likelihoods of `candidate` after `prefix`; of the `top` likeliest tokens where there is no candidate."""
+        """The likelihoods of `candidate` after `prefix`; of the `top` likeliest tokens where there is no candidate.
+
+        A candidate has at most `PIECE` tokens.
+        """
         ...
 
 
@@ -78,6 +84,8 @@ class Candidate(Sequence):
 
     def settle(self, chosen: Seq[int], logits: Tensor, eos: frozenset[int]) -> Run:
         """See `Sequence.settle`: nothing is chosen, the candidate is judged."""
+        self.ids += self.drafts
+        self.drafts = []
         self.computed, self.finish = len(self.ids), "stop"
         if self._candidate:
             return Run((), self.finish, self.cached, likelihoods(logits, self._candidate, 0))
@@ -101,9 +109,12 @@ async def score(engine: Scorer, prefix: Seq[int], candidates: Seq[Seq[int]]) -> 
     places = asyncio.Semaphore(TOGETHER)
 
     async def one(candidate: Seq[int]) -> Score:
+        found: list[float] = []
         async with places:
-            run = await engine.judge(prefix, candidate, 0)
-        return Score(tuple(each.logprob for each in run.likelihoods))
+            for start in range(0, len(candidate), PIECE):
+                run = await engine.judge((*prefix, *candidate[:start]), candidate[start : start + PIECE], 0)
+                found += [each.logprob for each in run.likelihoods]
+        return Score(tuple(found))
 
     if not candidates:
         return []
@@ -121,5 +132,7 @@ async def rank(engine: Scorer, prefix: Seq[int], top_k: int) -> list[tuple[int, 
     """
     if not prefix:
         raise EmptyTurn
+    if top_k < 1:
+        raise InvalidParameter("top_k", "must be at least 1")
     run = await engine.judge(prefix, (), top_k)
     return [(each.id, each.logprob) for each in run.likelihoods]

@@ -42,7 +42,9 @@ async def test_the_likelihoods_are_those_of_the_library(model: LoadedModel) -> N
     """Of short and long continuations, in one batch with answers, in small steps."""
     async with asyncio.timeout(30), TorchEngine(model, pace=Pace(**SMALL_STEPS)) as engine:
         prompts = [make_prompt(some_ids(20, n), max_output_tokens=30) for n in range(3)]
-        scores, *_ = await asyncio.gather(score(engine, PREFIX, CANDIDATES), *(answer(engine, p) for p in prompts))
+        answers = asyncio.gather(*(answer(engine, prompt) for prompt in prompts))
+        scores = await score(engine, PREFIX, CANDIDATES)
+        await answers
         engine._batch.pool.check()
     for candidate, found in zip(CANDIDATES, scores, strict=True):
         assert found.logprobs == pytest.approx(expected(model, candidate), abs=CLOSE)
@@ -101,6 +103,8 @@ async def test_what_cannot_be_scored_is_refused(model: LoadedModel) -> None:
                 await score(engine, prefix, [candidate])
         with pytest.raises(EmptyTurn):
             await rank(engine, [], 1)
+        with pytest.raises(InvalidParameter):
+            await rank(engine, [1], 0)
         assert await score(engine, PREFIX, []) == []
         assert await rank(engine, [1], 1)
 
@@ -116,3 +120,23 @@ async def test_who_gives_up_leaves_nothing(model: LoadedModel) -> None:
         await answer(engine, make_prompt([1, 2], max_output_tokens=2))
         assert (engine.state.num_requests_running, engine.state.num_requests_waiting) == (0, 0)
         engine._batch.pool.check()
+
+
+async def test_what_fails_at_its_end_takes_nothing_from_others(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A judgement that breaks after the model has computed for all: the answers beside it have each of their tokens."""
+    prompt = make_prompt(some_ids(20, 3), max_output_tokens=60)
+    async with asyncio.timeout(30), TorchEngine(model) as engine:
+        alone = await answer(engine, prompt)
+
+        def broken(*_: object) -> None:
+            raise ArithmeticError
+
+        monkeypatch.setattr("stages.llm.scoring.likelihoods", broken)
+        answering = asyncio.create_task(answer(engine, prompt))
+        failed = await asyncio.gather(*(score(engine, PREFIX, [[n]]) for n in range(1, 9)), return_exceptions=True)
+        assert (await answering)[0] == alone[0]
+        engine._batch.pool.check()
+    assert all(isinstance(one, ArithmeticError) for one in failed)
+    assert "could not be taken" in caplog.text
