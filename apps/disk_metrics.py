@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from stages.llm.disk import Counts
+    from stages.llm.cache.disk import Counts
 
 TEXTS = {
     "hits": "Prompts whose beginning was read from disk",

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from stages.llm.guesses import SpeculationCounts
+    from stages.llm.guessing.guesses import SpeculationCounts
     from stages.llm.state import Histogram, State
 
 PREFIX = "penstock_llm_"

@@ -24,8 +24,8 @@ from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
 from pipeline.messages import Prompt
 from pipeline.stage import Stage, chain
 from stages.detokenize import Vocabulary
-from stages.llm.configs import check_configs, local, positions_of
 from stages.llm.instant import InstantEngine
+from stages.llm.models.configs import check_configs, local, positions_of
 from stages.llm.stage import Engine, Run, llm_stage
 from stages.postprocess.stage import postprocess_stage
 from stages.preprocess.text.stage import TextStage, text_stage
@@ -34,9 +34,9 @@ from stages.tokens import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from stages.llm.disk import DiskCache
+    from stages.llm.cache.disk import DiskCache
     from stages.llm.engine import TorchEngine
-    from stages.llm.model import LoadedModel
+    from stages.llm.models.model import LoadedModel
 
 NAMES = ("text", "llm", "postprocess")
 INSTANT = "instant"
@@ -224,7 +224,7 @@ async def _engine(
 
 
 def _disk(model: ModelSettings, target: LoadedModel, draft: LoadedModel | None) -> DiskCache | None:
-    from stages.llm.disk import DiskCache
+    from stages.llm.cache.disk import DiskCache
 
     if not model.disk or not model.disk_mb:
         return None
@@ -240,7 +240,7 @@ async def _watch(engine: TorchEngine) -> None:
 def _loaded(model: ModelSettings, tell: Tell) -> tuple[LoadedModel, LoadedModel | None]:
     import torch
 
-    from stages.llm.model import load_model
+    from stages.llm.models.model import load_model
 
     if threads := model.threads or (0 if model.name else DEMO_THREADS):
         torch.set_num_threads(threads)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from apps.bench.llm_gguf import Precision
-    from stages.llm.model import LoadedModel
+    from stages.llm.models.model import LoadedModel
 
 PairName = Literal["demo", "large"]
 DTypeName = Literal["bfloat16", "float32", "int8"]
@@ -154,7 +154,7 @@ def measured(pair: Pair, plan: Plan, step: Callable[[], None]) -> Iterator[Width
     """Measure `pair` at each width."""
     import torch
 
-    from stages.llm.model import load_model
+    from stages.llm.models.model import load_model
 
     before, threads = torch.get_num_threads(), threads_of(pair, plan)
     torch.set_num_threads(threads)

@@ -13,8 +13,8 @@ from apps.bench.llm_contest import Answer, Chunk, Ids, Serves, Speculated
 from apps.bench.llm_report import AUTO, DRAFT, NGRAM, OFF
 from pipeline.messages import Prompt, Sampling
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel
-from stages.llm.speculation import Mode
+from stages.llm.guessing.speculation import Mode
+from stages.llm.models.model import LoadedModel
 
 MODES: Mapping[str, Mode] = MappingProxyType({OFF: "off", DRAFT: "draft", NGRAM: "ngram", AUTO: "auto"})
 WITH_DRAFT = (DRAFT, AUTO)

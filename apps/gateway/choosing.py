@@ -13,7 +13,7 @@ from apps.gateway.formats import TextOptions, check_text, grammar_of
 from apps.gateway.refusal import Refusal
 from apps.gateway.settings import GatewaySettings
 from pipeline.messages import Sampling
-from stages.llm.parameters import LARGEST_BIAS, LONGEST_STOP, MOST_BIASES, MOST_STOP_IDS, RANGES
+from stages.llm.choosing.parameters import LARGEST_BIAS, LONGEST_STOP, MOST_BIASES, MOST_STOP_IDS, RANGES
 
 MOST_STOPS = 16
 LARGEST_SEED = 2**63 - 1

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from apps.gateway.refusal import Refusal
 from pipeline.messages import Grammar
-from stages.llm.parameters import LONGEST_GRAMMAR
+from stages.llm.choosing.parameters import LONGEST_GRAMMAR
 
 DEEPEST = 64
 """Levels that a schema may be nested: what is told of it has to be written and read by others, too."""

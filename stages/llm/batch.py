@@ -14,15 +14,15 @@ from collections.abc import Sequence as Seq
 from torch import Tensor
 
 from pipeline.errors import PenstockError, TurnRejected
-from stages.llm.blocks import BlockPool
-from stages.llm.forward import Work, forward
-from stages.llm.model import LoadedModel
+from stages.llm.cache.blocks import BlockPool
+from stages.llm.choosing.sampling import sample
+from stages.llm.guessing.speculation import Speculation
+from stages.llm.models.forward import Work, forward
+from stages.llm.models.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
-from stages.llm.sampling import sample
 from stages.llm.scheduler import Counts, Outcome, Scheduler
 from stages.llm.sequence import Sequence
-from stages.llm.speculation import Speculation
 from stages.llm.stage import Run
 from stages.llm.state import Steps
 

@@ -22,19 +22,19 @@ from pipeline import request
 from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PromptTooLong
 from pipeline.messages import Prompt
 from stages.llm.batch import Batch
-from stages.llm.disk import LEAST, DiskCache
+from stages.llm.cache.disk import LEAST, DiskCache
+from stages.llm.cache.sizing import pool_for
+from stages.llm.choosing.grammar import Grammars, Matcher
+from stages.llm.choosing.parameters import check_ids
 from stages.llm.gpu.steps import record_steps
-from stages.llm.grammar import Grammars, Matcher
+from stages.llm.guessing.speculation import MOST, Mode, Speculation
 from stages.llm.mailbox import Mailbox
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from stages.llm.pace import Pace
-from stages.llm.parameters import check_ids
 from stages.llm.rates import Rates
 from stages.llm.scheduler import SOONEST_S, Outcome
 from stages.llm.scoring import Candidate
 from stages.llm.sequence import Sequence
-from stages.llm.sizing import pool_for
-from stages.llm.speculation import MOST, Mode, Speculation
 from stages.llm.stage import Run
 from stages.llm.state import State
 from stages.llm.timing import measure, prompt_token

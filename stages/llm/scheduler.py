@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import Overloaded, TooFewBlocks
-from stages.llm.blocks import BlockPool
+from stages.llm.cache.blocks import BlockPool
+from stages.llm.cache.kv import blocks_for
 from stages.llm.fair import FairQueue
-from stages.llm.forward import Work
-from stages.llm.kv import blocks_for
+from stages.llm.models.forward import Work
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence

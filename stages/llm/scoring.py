@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.errors import EmptyTurn, InvalidParameter
 from pipeline.messages import Likelihood, Prompt, Sampling
 from pipeline.request import NOBODY
-from stages.llm.sampling import likelihoods
+from stages.llm.choosing.sampling import likelihoods
 from stages.llm.sequence import Sequence
 from stages.llm.stage import Run
 

@@ -12,14 +12,14 @@ from pipeline.errors import InvalidParameter
 from pipeline.messages import FinishReason, Prompt
 from pipeline.request import NOBODY
 from stages.detokenize import Vocabulary
-from stages.llm.blocks import BlockTable
-from stages.llm.penalties import shift_of
-from stages.llm.sampling import Choice, with_likelihoods
+from stages.llm.cache.blocks import BlockTable
+from stages.llm.choosing.penalties import shift_of
+from stages.llm.choosing.sampling import Choice, with_likelihoods
 from stages.llm.stage import Run
 from stages.stops import StopFinder
 
 if TYPE_CHECKING:
-    from stages.llm.grammar import Matcher
+    from stages.llm.choosing.grammar import Matcher
 
 
 class Sequence:

@@ -16,7 +16,7 @@ from pipeline.errors import EmptyTurn, PromptTooLong
 from pipeline.messages import Done, FinishReason, Likelihood, Message, Prompt, Tokens, Usage
 from pipeline.stage import Stage, StopReason
 from pipeline.topics import PROMPTS, TOKENS
-from stages.llm.parameters import check
+from stages.llm.choosing.parameters import check
 
 MOST_LIKELIHOODS = 64
 """Tokens of one message, where each has its likelihoods with it."""

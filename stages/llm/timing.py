@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from pipeline.messages import Prompt
-from stages.llm.blocks import BlockPool
+from stages.llm.cache.blocks import BlockPool
+from stages.llm.cache.kv import blocks_for
 from stages.llm.costs import LEAST_S, Costs
-from stages.llm.forward import ROWS, Work, forward
-from stages.llm.kv import blocks_for
-from stages.llm.model import LoadedModel
+from stages.llm.models.forward import ROWS, Work, forward
+from stages.llm.models.model import LoadedModel
 from stages.llm.sequence import Sequence
 
 POINTS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from prometheus_client import CollectorRegistry
 
 from apps.disk_metrics import TEXTS, DiskCollector
-from stages.llm.disk import Counts
+from stages.llm.cache.disk import Counts
 
 
 def test_all_that_is_counted_is_told() -> None:

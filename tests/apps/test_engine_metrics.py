@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from apps.engine_metrics import COUNTERS, GAUGES, EngineCollector
-from stages.llm.guesses import Guessed, SpeculationCounts
+from stages.llm.guessing.guesses import Guessed, SpeculationCounts
 from stages.llm.scheduler import Counts
 from stages.llm.state import State, Steps
 

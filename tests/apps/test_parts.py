@@ -98,7 +98,7 @@ async def test_what_was_computed_outlives_the_program(
     kept: bool,
 ) -> None:
     """With a folder and room in it, the same answer comes after a restart, with what the first one left."""
-    caplog.set_level("INFO", "stages.llm.disk")
+    caplog.set_level("INFO", "stages.llm.cache.disk")
     monkeypatch.setattr("stages.llm.engine.prompt_token", lambda *_: 1.0)
     model = ModelSettings(name=str(small_model), threads=1, disk=str(tmp_path / "kv"), disk_mb=disk_mb)
     first = await answer(model, LONG)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from stages.llm.cache.kv import BLOCK
 from stages.llm.gpu import plain
 from stages.llm.gpu.attention import has_kernels
 from stages.llm.gpu.steps import Steps
-from stages.llm.kv import BLOCK
-from stages.llm.model import DType, LoadedModel, load_model
+from stages.llm.models.model import DType, LoadedModel, load_model
 from tests.gpu.report import Finding, bandwidth, timed, wait
 from tests.gpu.right import capture_for
 from tests.stages import models

@@ -16,7 +16,7 @@ from stages.llm.engine import TorchEngine
 from stages.llm.gpu.attention import has_kernels
 from stages.llm.gpu.graphs import Capture, CudaCapture
 from stages.llm.gpu.steps import Steps
-from stages.llm.model import DType, LoadedModel, load_model
+from stages.llm.models.model import DType, LoadedModel, load_model
 from tests.gpu.report import Finding
 from tests.stages import models
 from tests.stages.llm.gpu.cases import CASES, Case

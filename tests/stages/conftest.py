@@ -9,7 +9,7 @@ from hypothesis import settings
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from stages.llm.model import LoadedModel, load_model
+from stages.llm.models.model import LoadedModel, load_model
 from tests.stages import models
 
 # How long an example takes says nothing on a shared machine; each test has its own time limit.

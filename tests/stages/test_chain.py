@@ -12,7 +12,7 @@ from pipeline.errors import EmptyTurn
 from pipeline.messages import Delta, Finished, Sampling, Turn, Utterance
 from pipeline.stage import chain
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from stages.llm.stage import llm_stage
 from stages.postprocess.stage import postprocess_stage
 from stages.preprocess.text import TextStage, text_stage

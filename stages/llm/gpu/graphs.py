@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stages.llm.cache.kv import blocks_for
 from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
-from stages.llm.kv import blocks_for
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stages.llm.cache.kv import BLOCK
 from stages.llm.gpu import kernels
 from stages.llm.gpu.tables import SPLIT, Tables
-from stages.llm.kv import BLOCK
 
 LOG2E = 1.4426950408889634
 

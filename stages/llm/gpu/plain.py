@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stages.llm.cache.kv import BLOCK, blocks_for
 from stages.llm.gpu.tables import Place, Tables
-from stages.llm.kv import BLOCK, blocks_for
 
 PIECE = 128
 """Queries of a sequence that are computed at once: their scores take memory."""

@@ -15,8 +15,8 @@ from stages.llm.gpu.graphs import Capture, CudaCapture, Graphs
 from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
 
 if TYPE_CHECKING:
-    from stages.llm.blocks import BlockPool
-    from stages.llm.model import LoadedModel
+    from stages.llm.cache.blocks import BlockPool
+    from stages.llm.models.model import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.llm.kv import BLOCK, blocks_for
+from stages.llm.cache.kv import BLOCK, blocks_for
 
 SPLIT = 4 * BLOCK
 """Positions of a context that are computed beside others at least; a multiple of `BLOCK`."""

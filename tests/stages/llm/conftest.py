@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stages.llm.batch import Batch
-from stages.llm.disk import DiskCache
-from stages.llm.model import LoadedModel
+from stages.llm.cache.disk import DiskCache
+from stages.llm.models.model import LoadedModel
 from stages.llm.scheduler import Outcome
 from tests.stages.llm.disks import ALWAYS, DEADLINE_S, LARGE, Make
 

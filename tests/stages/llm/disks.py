@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from stages.llm import kvfile
-from stages.llm.disk import LEAST, DiskCache
-from stages.llm.kv import Kept
-from tests.stages.llm.test_kvfile import computed
+from stages.llm.cache import kvfile
+from stages.llm.cache.disk import LEAST, DiskCache
+from stages.llm.cache.kv import Kept
+from tests.stages.llm.cache.test_kvfile import computed
 
 DEADLINE_S = 10.0
 TOKENS = LEAST + 6

@@ -17,13 +17,13 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from stages.llm.batch import Batch
-from stages.llm.blocks import BlockPool
-from stages.llm.kv import blocks_for
-from stages.llm.model import LoadedModel, load_model
+from stages.llm.cache.blocks import BlockPool
+from stages.llm.cache.kv import blocks_for
+from stages.llm.guessing.speculation import Speculation
+from stages.llm.models.model import LoadedModel, load_model
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
-from stages.llm.speculation import Speculation
 from stages.llm.timing import measure
 from tests.stages.conftest import DEMO
 from tests.stages.llm.running import make_prompt, some_ids

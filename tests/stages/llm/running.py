@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from pipeline.messages import FinishReason, Prompt, Sampling
-from stages.llm.blocks import BlockPool
-from stages.llm.kv import blocks_for
-from stages.llm.model import LoadedModel
+from stages.llm.cache.blocks import BlockPool
+from stages.llm.cache.kv import blocks_for
+from stages.llm.models.model import LoadedModel
 from stages.llm.sequence import Sequence
 from stages.llm.stage import Engine
 

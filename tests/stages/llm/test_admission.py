@@ -13,10 +13,10 @@ from pipeline.errors import Overloaded
 from pipeline.messages import Prompt
 from pipeline.request import Request, begin
 from stages.llm.batch import Batch
-from stages.llm.blocks import BlockPool
+from stages.llm.cache.blocks import BlockPool
 from stages.llm.costs import Costs
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import LENGTH, Rates
 from stages.llm.scheduler import Outcome

@@ -18,13 +18,13 @@ from pipeline.messages import FinishReason, Grammar, Likelihood, Prompt, Samplin
 from stages.llm import batch as batch_module
 from stages.llm import engine as engine_module
 from stages.llm.engine import TorchEngine
-from stages.llm.forward import Work, forward
-from stages.llm.model import LoadedModel, load_model
+from stages.llm.models.forward import Work, forward
+from stages.llm.models.model import LoadedModel, load_model
 from stages.llm.sequence import Sequence as Answering
 from tests.stages import models
+from tests.stages.llm.choosing.test_penalties import plainly
+from tests.stages.llm.guessing.test_drafter import fixed
 from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, placed, some_ids
-from tests.stages.llm.test_drafter import fixed
-from tests.stages.llm.test_penalties import plainly
 
 DRAWS = 600
 ASKED = 200

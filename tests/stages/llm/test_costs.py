@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.llm.costs import Costs
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from stages.llm.timing import measure
 
 

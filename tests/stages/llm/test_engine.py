@@ -14,10 +14,10 @@ from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, Pen
 from pipeline.messages import Prompt, Utterance
 from pipeline.request import Request
 from pipeline.request import begin as begin_request
-from stages.llm import forward as forward_module
 from stages.llm.batch import Batch
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel, load_model
+from stages.llm.models import forward as forward_module
+from stages.llm.models.model import LoadedModel, load_model
 from stages.llm.pace import Pace
 from stages.llm.scheduler import Outcome
 from stages.preprocess.text.template import ChatTemplate

@@ -11,14 +11,14 @@ import pytest
 from pipeline.errors import SettingsError, TooFewBlocks
 from stages.llm import engine as engine_module
 from stages.llm.batch import Batch
-from stages.llm.blocks import BlockPool
+from stages.llm.cache.blocks import BlockPool
+from stages.llm.cache.kv import BLOCK
 from stages.llm.engine import TorchEngine
-from stages.llm.kv import BLOCK
-from stages.llm.model import LoadedModel
+from stages.llm.guessing.speculation import Speculation
+from stages.llm.models.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.rates import Rates
 from stages.llm.sequence import Sequence
-from stages.llm.speculation import Speculation
 from stages.llm.stage import Run
 from tests.stages.llm.running import DEADLINE_S, answer, begin, make_prompt, reference, some_ids
 

@@ -15,8 +15,8 @@ from pipeline.errors import ModelLoadError
 from pipeline.messages import Prompt
 from stages.llm import engine as engine_module
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel, load_model
-from stages.llm.speculation import Mode, Speculation
+from stages.llm.guessing.speculation import Mode, Speculation
+from stages.llm.models.model import LoadedModel, load_model
 from tests.stages import models
 from tests.stages.llm.running import answer, make_prompt, some_ids
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.llm.forward import Work, forward
-from stages.llm.model import DType, Forward, LoadedModel, load_model
+from stages.llm.models.forward import Work, forward
+from stages.llm.models.model import DType, Forward, LoadedModel, load_model
 from stages.llm.sequence import Sequence
 from tests.stages import models
 from tests.stages.conftest import DEMO

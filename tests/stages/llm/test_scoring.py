@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import EmptyTurn, InvalidParameter, PromptTooLong
 from stages.llm.engine import TorchEngine
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from stages.llm.pace import Pace
 from stages.llm.scoring import rank, score
 from tests.stages.llm.running import answer, make_prompt, some_ids

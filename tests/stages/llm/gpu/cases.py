@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stages.llm.cache.kv import BLOCK
 from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
-from stages.llm.kv import BLOCK
 
 CPU = torch.device("cpu")
 MIXED = ((0, 5), (70, 1), (130, 1), (60, 6), (0, 1))

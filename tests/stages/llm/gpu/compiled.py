@@ -21,9 +21,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from stages.llm.cache.kv import BLOCK
 from stages.llm.gpu import kernels, launch
 from stages.llm.gpu.tables import SPLIT
-from stages.llm.kv import BLOCK
 
 DUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 POINTERS = {"result", "query", "store", "keys", "values"}

@@ -7,11 +7,11 @@ import random
 import torch
 from torch import Tensor
 
+from stages.llm.cache.kv import BLOCK, blocks_for
 from stages.llm.gpu.graphs import Call
 from stages.llm.gpu.steps import Steps
 from stages.llm.gpu.tables import Place
-from stages.llm.kv import BLOCK, blocks_for
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from tests.stages.llm.running import some_ids
 
 

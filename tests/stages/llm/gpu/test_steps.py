@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.llm.cache.kv import BLOCK
 from stages.llm.engine import TorchEngine
 from stages.llm.gpu.graphs import ROWS, Bucket, Call, Graphs, fitting, widths
 from stages.llm.gpu.steps import Steps, steps_for
 from stages.llm.gpu.tables import Place, Tables
-from stages.llm.kv import BLOCK
-from stages.llm.model import LoadedModel
+from stages.llm.models.model import LoadedModel
 from stages.llm.timing import measure
 from tests.stages.llm.gpu.cases import CPU
 from tests.stages.llm.gpu.stepping import Recorder, Text, right

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.errors import EmptyTurn, PromptTooLong, TurnRejected, UnknownModel
 from pipeline.messages import Prompt, Role, Sampling, Turn, Utterance
 from pipeline.topics import TURNS
-from stages.llm.kv import common
+from stages.llm.cache.kv import common
 from stages.preprocess.text import TextStage, text_stage
 from tests.stages import models
 
