@@ -25,7 +25,7 @@ GAUGES = {
     "released_timestamp_seconds": "When a place came free last",
 }
 COUNTERS = {
-    "prompt_tokens": "Tokens of prompts computed",
+    "prompt_tokens": "Tokens of the prompts that got a place, whether computed or found",
     "generation_tokens": "Tokens of answers chosen",
     "cancelled_tokens": "Tokens chosen for answers that were given up",
     "refused": "Turns refused because the model could not begin in time",

@@ -114,7 +114,6 @@ class Batch:
         """Learn what things cost: of a model with all places taken, as that is what those who wait wait for."""
         runs = [(sequence, run) for sequence, run in chosen if isinstance(run, Run)]
         output = sum(len(run.ids) for _, run in runs)
-        self.counts.prompt_tokens += prompt
         self.counts.generation_tokens += output
         self._rates.saw(prompt, output, seconds, busy=busy)
         for sequence, run in runs:

@@ -46,6 +46,7 @@ SOONEST_S = 0.5
 class Counts:
     """What a batch has done since its start, for the metrics.
 
+    `prompt_tokens` are those of all prompts that got a place, with what a former owner said of the answer;
     `cancelled_tokens` were chosen for nothing. Of the `prefix_cache_queries` tokens of all prompts, `prefix_cache_hits`
     were there already.
     """
@@ -135,6 +136,7 @@ class Scheduler:
             sequence.place(table, known)
             if first:
                 sequence.cached = known
+                self.counts.prompt_tokens += len(sequence.ids)
                 self.counts.prefix_cache_queries += len(sequence.ids)
                 self.counts.prefix_cache_hits += known
             sequence.reserve(_wanted(sequence))

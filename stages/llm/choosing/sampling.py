@@ -89,7 +89,11 @@ def allowed(masks: Sequence[Tensor], logits: Tensor) -> Tensor:
 
 def _draw(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
     temperatures = logits.new_tensor([choice.temperature for choice in choices], dtype=torch.float64)
-    scores = _truncated(logits.double() / temperatures[:, None], choices)
+    exact = logits.double()
+    differences = (
+        exact - exact.max(-1, keepdim=True).values
+    )  # which no temperature, however low, makes infinite for all
+    scores = _truncated(differences / temperatures[:, None], choices)
     possible = (scores != float("-inf")).sum(-1).tolist()
     tokens = torch.empty(len(choices), dtype=torch.int64, device=logits.device)
     if rows := [row for row, count in enumerate(possible) if count > SHORT]:

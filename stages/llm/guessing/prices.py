@@ -17,6 +17,9 @@ MARGIN = 1.25
 """Reading must be expected to give so many times what it costs: answers may end sooner than others did."""
 
 
+AT_FIRST = 0.8
+"""What steps with guesses are thought to give before any was seen, as a share of what they should: it is seldom all."""
+
 TRUSTED, HOPE = 0.1, 0.001
 """How much the latest step with guesses says of how far the account of such steps is right, and how fast that is
 forgotten while nothing is guessed."""
@@ -57,7 +60,7 @@ class Prices:
 
     def trust(self, count: int, *, drafted: bool) -> float:
         """What steps of about `count` sequences with guesses have given, as a share of what they should have."""
-        return self._trust.get((count.bit_length(), drafted), 1.0)
+        return self._trust.get((count.bit_length(), drafted), AT_FIRST)
 
     def saw(self, count: int, *, drafted: bool, share: float) -> None:
         """Such a step has given this share of what it should have. Answers end, and much else is not accounted for."""
@@ -68,7 +71,7 @@ class Prices:
         """Nothing was guessed in a step: what was seen long ago need not hold for ever."""
         for drafted in (True, False):
             trust = self.trust(count, drafted=drafted)
-            self._trust[count.bit_length(), drafted] = trust + HOPE * (1 - trust)
+            self._trust[count.bit_length(), drafted] = trust + HOPE * (AT_FIRST - trust)
 
     def gain(self, bid: Bid, count: int) -> Gain:
         """What guesses for one of `count` sequences give, made as far as they are worth their price.

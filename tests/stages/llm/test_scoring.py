@@ -71,7 +71,8 @@ async def test_the_prefix_is_computed_once(model: LoadedModel) -> None:
     """All continuations but the first find it; and so does an answer."""
     async with asyncio.timeout(30), TorchEngine(model) as engine:
         await score(engine, PREFIX, CANDIDATES)
-        computed = engine.state.counts.prompt_tokens
+        counts = engine.state.counts
+        computed = counts.prefix_cache_queries - counts.prefix_cache_hits
         _, _, cached = await answer(engine, make_prompt(PREFIX, max_output_tokens=1))
     assert cached == len(PREFIX) - 1
     assert computed < 2 * len(PREFIX) + sum(map(len, CANDIDATES))

@@ -192,3 +192,9 @@ def test_likelihoods_can_be_written() -> None:
     (one,) = likelihoods(torch.tensor([[0.0, -math.inf]]), [1], 9)
 
     assert (one.logprob, [other.logprob for other in one.top]) == (-9999.0, [0.0, -9999.0])
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-200, 1e-320], ids=str)
+def test_next_to_no_temperature_is_next_to_greedy(temperature: float) -> None:
+    """However little divides the logits, the likeliest token stays the likeliest."""
+    assert sample(LOGITS.expand(50, -1), [Choice(n, n, temperature, 1.0) for n in range(50)]) == [0] * 50

@@ -6,7 +6,7 @@ import pytest
 
 from stages.llm.costs import Costs
 from stages.llm.guessing.lengths import Bid
-from stages.llm.guessing.prices import Prices
+from stages.llm.guessing.prices import AT_FIRST, Prices
 from stages.llm.guessing.trials import SHARE, Purse
 
 DRAFTED = Bid(0.9, 8, drafted=True)
@@ -53,12 +53,12 @@ def test_trust_is_lost_and_comes_back() -> None:
     for _ in range(60):
         learned.saw(16, drafted=True, share=0.5)
     assert learned.trust(16, drafted=True) == pytest.approx(0.5, abs=0.01)
-    assert learned.trust(16, drafted=False) == learned.trust(1, drafted=True) == 1.0
+    assert learned.trust(16, drafted=False) == learned.trust(1, drafted=True) == AT_FIRST
     assert learned.gain(DRAFTED, 16).net < prices().gain(DRAFTED, 16).net
 
     for _ in range(5000):
         learned.hope(16)
-    assert learned.trust(16, drafted=True) == pytest.approx(1.0, abs=0.01)
+    assert learned.trust(16, drafted=True) == pytest.approx(AT_FIRST, abs=0.01)
 
 
 def test_trials_are_paid_for_by_a_share_of_the_time() -> None:
