@@ -14,13 +14,14 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
 from pipeline import request
-from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PromptTooLong
-from pipeline.messages import Prompt
+from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded, PromptTooLong, TooFewBlocks
+from pipeline.messages import Likelihood, Prompt
 from stages.llm.batch import Batch
 from stages.llm.cache.disk import LEAST, DiskCache
 from stages.llm.cache.sizing import pool_for
@@ -145,13 +146,18 @@ class TorchEngine:
         """The likelihoods of `candidate` after `prefix`; see `Scorer`."""
         ids = (*prefix, *candidate)
         self._check(ids)
-        if len(ids) > (most := min(self._model.context, self._batch.pool.positions)):
-            raise PromptTooLong(got=len(ids), limit=most)
+        if len(ids) > self._model.context:
+            raise PromptTooLong(got=len(ids), limit=self._model.context)
+        if len(ids) > (room := self._batch.pool.positions):
+            raise TooFewBlocks(got=len(ids), limit=room)
         tenant, latest, ends = self._patience()
         vocabulary, number = self._model.vocabulary, next(self._numbers)
         judged = Candidate(number, prefix, candidate, vocabulary, top=top, tenant=tenant, latest=latest, ends=ends)
+        found: tuple[Likelihood, ...] = ()
         with self._submitted(judged) as mailbox:
-            return await mailbox.next()
+            while (run := await mailbox.next()).finish is None:
+                found += run.likelihoods
+        return replace(run, likelihoods=found + run.likelihoods)
 
     def _check(self, ids: Seq[int]) -> None:
         if not self.alive:

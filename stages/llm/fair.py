@@ -103,7 +103,10 @@ class _Line:
 
 
 class FairQueue:
-    """Sequences that wait. Those that had a place, or that another worker had begun, go before all others."""
+    """Sequences that wait, the higher priority first.
+
+    Of one priority, those that had a place, or that another worker had begun, go before all others.
+    """
 
     def __init__(self) -> None:
         self._resumed: deque[Sequence] = deque()
@@ -139,7 +142,8 @@ class FairQueue:
         return last
 
     def back(self, sequence: Sequence) -> None:
-        """`sequence` had to give its place up: it goes before those that gave theirs up earlier, and all others."""
+        """`sequence` had to give its place up: of its priority, it goes before all others."""
+        sequence.since = time.monotonic()
         self._resumed.appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -154,13 +158,14 @@ class FairQueue:
     def heads(self) -> list[Sequence]:
         """Whose turn it is, and of each other tenant and priority who would be next."""
         heads = [head for line in self._lines.values() for head in line.heads]
-        top, now = max((head.sampling.priority for head in heads), default=0), time.monotonic()
+        everybody = [*self._resumed, *self._begun, *heads]
+        top, now = max((head.sampling.priority for head in everybody), default=0), time.monotonic()
 
-        def order(head: Sequence) -> tuple[int, float, float]:
-            rank = min(top, head.sampling.priority + int((now - head.since) / AGEING_S))
-            return -rank, self._shares.had(head.tenant), head.since
+        def rank(head: Sequence) -> int:
+            return -min(top, head.sampling.priority + int((now - head.since) / AGEING_S))
 
-        return [*self._resumed, *self._begun, *sorted(heads, key=order)]
+        heads.sort(key=lambda head: (self._shares.had(head.tenant), head.since))
+        return sorted([*self._resumed, *self._begun, *heads], key=rank)  # which leaves equal ones in their order
 
     @property
     def rivals(self) -> bool:
@@ -184,7 +189,8 @@ class FairQueue:
     def before(self, sequence: Sequence) -> float:
         """Seconds of the model's time that go to others before `sequence`, if it came now."""
         priority = sequence.sampling.priority
-        begun = sum(other.cost for other in (*self._resumed, *self._begun))
+        went = (other for other in (*self._resumed, *self._begun) if other.sampling.priority >= priority)
+        begun = sum(other.cost for other in went)
         above = sum(line.cost(other) for line in self._lines.values() for other in line.classes if other > priority)
         own = self._line(sequence.tenant).before(sequence)
         backlogs = {name: line.cost(priority) for name, line in self._lines.items() if len(line)}

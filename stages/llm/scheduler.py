@@ -91,10 +91,12 @@ class Scheduler:
         """Answer `sequence` as soon as it is its turn; what has come at once of it, or of another that had to go."""
         if sequence.finish is not None:  # it had ended before it came
             return [(sequence, Run((), sequence.finish))]
+        sequence.most = min(sequence.most, self.pool.positions + 1)  # the last token's keys are not needed
+        if sequence.begun and len(sequence.ids) >= sequence.most:  # its former owner had no memory left, or more
+            return [(sequence, Run((), "length"))]
         if len(sequence.ids) > self.pool.positions:
             self.counts.refused += 1
             return [(sequence, TooFewBlocks(got=len(sequence.ids), limit=self.pool.positions))]
-        sequence.most = min(sequence.most, self.pool.positions + 1)  # the last token's keys are not needed
         sequence.cached = self.pool.known(sequence.tenant, sequence.ids)
         sequence.cost = self._rates.rest(sequence)
         sequence.since = time.monotonic()

@@ -1,7 +1,7 @@
 """How likely continuations are, and which tokens are likeliest, by the same batch that answers.
 
-A piece of a continuation is computed as guesses are that the model judges (see `Sequence`): after the prefix, all of it
-in one step. What is computed stays in the pool, so a prefix is computed once for all continuations, and for answers.
+A continuation is computed as guesses are that the model judges (see `Sequence`): piece by piece after the prefix. What
+is computed stays in the pool, so a prefix is computed once for all continuations, and for answers.
 """
 
 from __future__ import annotations
@@ -45,10 +45,7 @@ class Scorer(Protocol):
     """An engine that scores. `TorchEngine` is one."""
 
     async def judge(self, prefix: Seq[int], candidate: Seq[int], top: int) -> Run:
-        """The likelihoods of `candidate` after `prefix`; of the `top` likeliest tokens where there is no candidate.
-
-        A candidate has at most `PIECE` tokens.
-        """
+        """The likelihoods of `candidate` after `prefix`; of the `top` likeliest tokens where there is no candidate."""
         ...
 
 
@@ -69,8 +66,18 @@ class Candidate(Sequence):
     ) -> None:
         prompt = Prompt("", "", tuple(prefix), Sampling(max_output_tokens=1, speculation=0))
         super().__init__(number, prompt, vocabulary, context=len(prefix) + 1, tenant=tenant, latest=latest, ends=ends)
-        self._candidate, self._top = tuple(candidate), top
-        self.drafts = list(candidate[:-1])
+        self._candidate, self._judged, self._top = tuple(candidate), 0, top
+        self.drafts = self._piece[:-1]
+
+    @property
+    def output(self) -> int:
+        """Nothing is chosen."""
+        return 0
+
+    @property
+    def _piece(self) -> list[int]:
+        """What is judged next."""
+        return list(self._candidate[self._judged : self._judged + PIECE])
 
     def leave(self) -> None:
         """See `Sequence.leave`; what is to be judged stays."""
@@ -83,15 +90,24 @@ class Candidate(Sequence):
         return super().reserve(max(positions, len(self.ids) + len(self.drafts)))
 
     def settle(self, chosen: Seq[int], logits: Tensor, eos: frozenset[int]) -> Run:
-        """See `Sequence.settle`: nothing is chosen, the candidate is judged."""
-        self.ids += self.drafts
-        self.drafts = []
-        self.computed, self.finish = len(self.ids), "stop"
-        if self._candidate:
-            return Run((), self.finish, self.cached, likelihoods(logits, self._candidate, 0))
-        best = logits[0].double().log_softmax(-1).topk(min(self._top, logits.shape[1]))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return Run((), self.finish, self.cached, tuple(Likelihood(token, logprob) for token, logprob in pairs))
+        """See `Sequence.settle`: nothing is chosen; a piece of the candidate is judged, and certain from now on."""
+        if not self._candidate:
+            self.computed, self.finish = len(self.ids), "stop"
+            return Run((), self.finish, self.cached, _likeliest(logits, self._top))
+        piece = self._piece
+        found = likelihoods(logits, piece, 0)
+        self._judged += len(piece)
+        self.ids += piece
+        self.computed = len(self.ids) - 1
+        self.drafts = self._piece[:-1]
+        if self._judged == len(self._candidate):
+            self.finish = "stop"
+        return Run((), self.finish, self.cached, found)
+
+
+def _likeliest(logits: Tensor, top: int) -> tuple[Likelihood, ...]:
+    best = logits[0].double().log_softmax(-1).topk(min(top, logits.shape[1]))
+    return tuple(map(Likelihood, best.indices.tolist(), best.values.tolist()))
 
 
 async def score(engine: Scorer, prefix: Seq[int], candidates: Seq[Seq[int]]) -> list[Score]:
@@ -109,12 +125,9 @@ async def score(engine: Scorer, prefix: Seq[int], candidates: Seq[Seq[int]]) -> 
     places = asyncio.Semaphore(TOGETHER)
 
     async def one(candidate: Seq[int]) -> Score:
-        found: list[float] = []
         async with places:
-            for start in range(0, len(candidate), PIECE):
-                run = await engine.judge((*prefix, *candidate[:start]), candidate[start : start + PIECE], 0)
-                found += [each.logprob for each in run.likelihoods]
-        return Score(tuple(found))
+            run = await engine.judge(prefix, candidate, 0)
+        return Score(tuple(each.logprob for each in run.likelihoods))
 
     if not candidates:
         return []

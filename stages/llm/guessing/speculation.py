@@ -156,7 +156,7 @@ class Speculation:
         prompts = tokens = 0
         for work in works:
             guesses = self._guesses.get(work.sequence.number)
-            if work.sequence.finish:
+            if work.sequence.finish and work.sequence.output:
                 self._prices.ended(work.sequence.output)
             if guesses and guesses.said:
                 guesses.said.luck.saw(*self._judged(work.sequence, guesses.said))

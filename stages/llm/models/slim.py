@@ -25,6 +25,9 @@ FAMILY = ("Llama", "Mistral", "Qwen2", "Qwen3")
 PARTS = ("Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
 COMMON = ("ModuleList", "Embedding", "Linear", "SiLUActivation", "SiLU")
 
+PIECE = 4096
+"""Positions whose angles are computed at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Norm:
@@ -154,11 +157,14 @@ def _turns(rotary: nn.Module, context: int, dtype: torch.dtype) -> Tensor:
     The angles are rounded as the library rounds them, and their cosines as exactly as they can be, on any machine.
     """
     frequencies: Tensor = rotary.inv_freq  # type: ignore[assignment]
-    positions = torch.arange(context, device=frequencies.device).float()
-    angles = (positions[:, None] * frequencies.float()).double()
-    cosines, sines = (turn * rotary.attention_scaling for turn in (angles.cos(), angles.sin()))  # type: ignore[operator]
-    turns = torch.stack([torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)], 1)
-    return turns.to(dtype)[:, :, None]
+    pieces = []
+    for start in range(0, context, PIECE):  # all at once would take five times the memory, 5 GB for a million
+        positions = torch.arange(start, start + PIECE, device=frequencies.device).float()
+        angles = (positions[:, None] * frequencies.float()).double()
+        cosines, sines = (turn * rotary.attention_scaling for turn in (angles.cos(), angles.sin()))  # type: ignore[operator]
+        turns = torch.stack([torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)], 1)
+        pieces.append(turns[: context - start].to(dtype))
+    return torch.cat(pieces)[:, :, None]
 
 
 def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -184,11 +184,11 @@ def test_what_goes_before_knows_priorities() -> None:
 
 
 def test_who_gave_a_place_up_goes_first_and_pays_once() -> None:
-    """It goes before all who have not begun, and its tenant is not charged again."""
+    """It goes before all who have not begun (of its priority), and its tenant is not charged again."""
     queue = queue_of(waiting("a", number=1, cost=4.0), waiting("a", "t", number=2, begun=True))
     (begun, first) = taken(queue)
     had = queue._shares.had("a")
-    queue.add(waiting("b", number=3, priority=9), MANY)
+    queue.add(waiting("b", number=3), MANY)
     queue.add(waiting("b", number=4, begun=True), MANY)
     queue.back(first)
 
@@ -231,3 +231,14 @@ def test_what_goes_before_is_told_before_it_is_so(data: st.DataObject) -> None:
     went = sum(sequence.cost for sequence in order[: order.index(newcomer)])
     assert abs(told - went) <= 3.0 * 6
     assert len(queue) == 0
+
+
+def test_who_had_to_wait_goes_first_of_its_priority_only() -> None:
+    """A preempted sequence goes before its like and a begun one, but holds up nobody of a higher priority."""
+    resumed, plain, high = waiting("a"), waiting("b", number=1), waiting("c", number=2, priority=3)
+    begun = waiting("d", number=3, begun=True)
+    queue = queue_of(plain, high, begun)
+    queue.back(resumed)
+
+    assert queue.before(waiting("e", priority=3)) < queue.before(waiting("e"))
+    assert taken(queue) == [high, resumed, begun, plain]

@@ -149,6 +149,18 @@ def test_an_answer_ends_where_memory_does(model: LoadedModel) -> None:
     assert sequence.finish is not None
 
 
+def test_a_former_owners_end_for_lack_of_memory_is_the_end(model: LoadedModel) -> None:
+    """Who takes over an answer that has all the tokens it can have ends it as its former owner would have."""
+    batch = batch_of(model, 3)
+    undisturbed = add(batch, model, 1, prompt=3 * BLOCK - 6, max_output_tokens=200)
+    said = run(batch)[1]
+    asked = make_prompt(some_ids(3 * BLOCK - 6, 1), emitted=said, max_output_tokens=200)
+    again = Sequence(2, asked, model.vocabulary, context=model.context)
+
+    assert undisturbed.finish == "length"
+    assert batch.add(again) == [(again, Run((), "length"))]
+
+
 @pytest.mark.parametrize(
     "mode", [pytest.param(None, marks=pytest.mark.slow), pytest.param("ngram", marks=pytest.mark.slow), "draft"]
 )

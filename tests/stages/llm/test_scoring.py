@@ -70,9 +70,12 @@ async def test_the_same_bits_alone_and_in_company(model: LoadedModel) -> None:
 async def test_the_prefix_is_computed_once(model: LoadedModel) -> None:
     """All continuations but the first find it; and so does an answer."""
     async with asyncio.timeout(30), TorchEngine(model) as engine:
+        length = engine._rates.length
         await score(engine, PREFIX, CANDIDATES)
         counts = engine.state.counts
         computed = counts.prefix_cache_queries - counts.prefix_cache_hits
+        assert counts.prompt_tokens == len(CANDIDATES) * len(PREFIX)
+        assert (counts.generation_tokens, engine._rates.length) == (0, length)
         _, _, cached = await answer(engine, make_prompt(PREFIX, max_output_tokens=1))
     assert cached == len(PREFIX) - 1
     assert computed < 2 * len(PREFIX) + sum(map(len, CANDIDATES))
