@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import sys
 from contextlib import AsyncExitStack
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from apps.settings import ModelSettings
 
 HOW = "How tokens are chosen"
+
+PIPE_GONE = 141
+"""What a shell shows of a program that SIGPIPE ended."""
 
 
 def generate(
@@ -109,7 +113,10 @@ async def _answer(
 
 
 def _write(text: str) -> None:
-    typer.echo(text, nl=False)
+    try:
+        typer.echo(text, nl=False)
+    except BrokenPipeError:  # nobody reads on: `| head`, say
+        os._exit(PIPE_GONE)
 
 
 def _nowhere(_text: str) -> None:

@@ -86,3 +86,17 @@ def test_two_shapes_for_one_answer_are_refused(tmp_path: Path) -> None:
     assert (both.returncode, missing.returncode) == (2, 2)
     assert "--regex" in both.stderr
     assert "none.json" in missing.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_nobody_reads_on(small_model: Path) -> None:
+    """Where the reader of a pipe has left, the command ends as others do, without a word."""
+    options = ["--model", str(small_model), "-n", "200", "--speculation", "0", "--set", "model.threads=1"]
+    command = [sys.executable, "-m", "apps.cli", "generate", QUESTION, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, told = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 141
+    assert "Traceback" not in told

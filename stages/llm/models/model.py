@@ -177,13 +177,21 @@ def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell:
         kinds.check_config(source, config)
         with progress.told("loading the weights", tell):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+                folder,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that we can say which
             )
     except ModelLoadError:
         raise
     except Exception as error:
         raise ModelLoadError(source, brief(error)) from error
     network, info = loaded
+    for name, found, expected in info["mismatched_keys"]:
+        shapes = f"{list(found)} in the files and {list(expected)} by its config.json"
+        raise ModelLoadError(source, f"{name} has the shape {shapes}; they belong to different models")
     missing = sorted(info["missing_keys"])
     if missing:
         names = ", ".join(missing[:3])

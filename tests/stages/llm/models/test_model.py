@@ -117,7 +117,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (broken_tokenizer, r"tokenizer\.json is damaged \(Expecting .*\); fetch the file again"),
     (lost_shard, r"model-1-of-2\.safetensors is missing"),
     (lost_weight, r"lack 1 of the model's weights \(model\.layers\.1\.mlp\.up_proj\.weight"),
-    (wrong_shape, r"mismatch|shape|size"),
+    (wrong_shape, r"\w+\.weight has the shape \[\d+.* in the files and \[\d+.* by its config\.json"),
     (not_numbers, r"not finite numbers"),
     (other_tokenizer, r"its tokenizer has \d+ tokens and its weights only 512"),
 ]
