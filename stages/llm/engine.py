@@ -132,9 +132,11 @@ class TorchEngine:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Run, None]:
         """Continue `prompt`; see `Engine`."""
-        matcher = await self._grammars.matcher(prompt)
-        self._check((*prompt.ids, *prompt.emitted))
+        ids = (*prompt.ids, *prompt.emitted)
+        self._check(ids)
         check_ids(prompt.sampling, self._model.tokens, self._model.name)
+        if matcher := await self._grammars.matcher(prompt):
+            self._check(ids)  # much may have happened meanwhile
         with self._submitted(self._sequence(prompt, matcher)) as mailbox:
             while True:
                 run = await mailbox.next()

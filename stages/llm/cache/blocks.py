@@ -59,7 +59,7 @@ class BlockPool:
         self._cached: OrderedDict[int, None] = OrderedDict()
         self._references = [0] * count
         self._tables: set[BlockTable] = set()
-        self._runs = Runs()
+        self._runs = Runs(count)
 
     @property
     def store(self) -> Tensor:
@@ -162,7 +162,7 @@ class BlockPool:
         if self._below is not None:
             kept = ((scope, self._kept(run)) for scope, run in self._runs.latest_first())
             self._below.put_last([(scope, one) for scope, one in kept if one is not None])
-        self._runs = Runs()
+        self._runs = Runs(self.count)
 
     def read(self, table: BlockTable, ids: Sequence[int]) -> Kept:
         """A copy of what `table` holds of `ids`, all of which are computed."""

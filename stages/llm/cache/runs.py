@@ -16,9 +16,13 @@ class Run(NamedTuple):
 
 
 class Runs:
-    """The last run of each scope, and which blocks it lies in; of a block that several lie in, the latest."""
+    """The last run of each scope, at most `most`, and which blocks it lies in; of a block of several, the latest.
 
-    def __init__(self) -> None:
+    A run whose blocks all came to lie in later ones has none by which it could be missed, so the bound is needed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._scopes: dict[int, str] = {}
 
@@ -28,6 +32,8 @@ class Runs:
         for block in blocks:
             self._scopes[block] = scope
             self._runs[scope] = run
+        if len(self._runs) > self._most:
+            self._runs.popitem(last=False)
 
     def due(self, block: int) -> tuple[str, Run] | None:
         """What goes with `block`."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.errors import InvalidParameter
 from pipeline.messages import Grammar, Prompt
+from stages.llm.cache.kv import common
 
 if TYPE_CHECKING:
     from stages.llm.models.model import LoadedModel
@@ -118,7 +119,7 @@ class Matcher:
     def ended(self, ids: Sequence[int]) -> bool:
         """Whether nothing may follow `ids` but the end."""
         wanted = ids[self._start + self._certain :]
-        if len(wanted) < len(self._tried) and _common(self._tried, wanted) == len(wanted):
+        if len(wanted) < len(self._tried) and common(self._tried, wanted) == len(wanted):
             return False  # something did follow
         return self._follow(ids, ()) and bool(self._machine.is_stopped())
 
@@ -128,7 +129,7 @@ class Matcher:
             return False
         new = ids[self._start + self._certain :]
         wanted = [*new, *drafts]
-        same = _common(self._tried, wanted)
+        same = common(self._tried, wanted)
         if same < len(wanted) or self._certain + same not in self._masks:
             self._go(wanted, same)
         if len(self._tried) < len(new):
@@ -155,11 +156,6 @@ class Matcher:
 
     def _fail(self, problem: str) -> None:
         self.error = self.error or problem
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the longest common beginning."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _source(grammar: Grammar) -> str:

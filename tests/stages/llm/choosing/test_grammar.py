@@ -13,7 +13,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
 
-from pipeline.errors import InvalidParameter
+from pipeline.errors import EngineUnavailable, InvalidParameter
 from pipeline.messages import Grammar
 from stages.llm.choosing import grammar as grammar_module
 from stages.llm.choosing.grammar import Grammars, Matcher
@@ -260,6 +260,14 @@ async def test_what_a_former_owner_said_must_match(engine: TorchEngine) -> None:
     """An answer that has left its grammar already (its model has been changed, say) is not gone on with."""
     with pytest.raises(InvalidParameter, match="does not match"):
         await answer(engine, make_prompt(some_ids(10, 1), grammar=DATE, emitted=some_ids(5, 5)))
+
+
+async def test_a_stopped_engine_says_so(model: LoadedModel) -> None:
+    """Nothing compiles any more, which is nobody's fault."""
+    async with TorchEngine(model) as engine:
+        pass
+    with pytest.raises(EngineUnavailable):
+        await answer(engine, make_prompt([7, 8], grammar=DATE))
 
 
 async def test_tokens_that_are_no_bytes_take_no_grammar(tmp_path: Any) -> None:
