@@ -11,11 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from apps.parts import Parts
+from apps.settings import StageSettings
 from pipeline.errors import EmptyTurn
 from pipeline.messages import Done, Prompt, Sampling, Turn, Utterance
 from stages.detokenize import Vocabulary
-from stages.llm.stage import LLMStage
-from stages.preprocess.text.stage import TextStage
 from stages.stops import StopFinder
 
 
@@ -69,9 +68,12 @@ async def prompt_of(parts: Parts, text: str, sampling: Sampling, *, system: str 
             raise EmptyTurn
         return Prompt("generate", "generate", tuple(ids), sampling)
     said = (*((Utterance("system", system),) if system else ()), Utterance("user", text))
-    stage = TextStage(parts.tokenizer, context=parts.context, models=(parts.name,))
-    async with aclosing(stage(Turn("generate", "generate", said, sampling))) as prompts:
-        return await anext(prompts)
+    each = parts.stage("text", StageSettings()).each
+    assert each is not None
+    async with aclosing(each(Turn("generate", "generate", said, sampling))) as prompts:
+        prompt = await anext(prompts)
+        assert isinstance(prompt, Prompt)
+        return prompt
 
 
 async def generate(parts: Parts, answer: Answer, write: Callable[[str], None]) -> None:
@@ -80,7 +82,6 @@ async def generate(parts: Parts, answer: Answer, write: Callable[[str], None]) -
     Raises:
         TurnRejected: the engine cannot do what the prompt asks for.
     """
-    assert parts.engine is not None
     prompt = answer.prompt
     detokenizer, stops = Vocabulary(parts.tokenizer).start(), StopFinder(prompt.sampling.stop)
     began = time.perf_counter()
@@ -90,8 +91,9 @@ async def generate(parts: Parts, answer: Answer, write: Callable[[str], None]) -
         if text:
             write(text)
 
-    stage = LLMStage(parts.engine, max_prompt=parts.context - 1)
-    async with aclosing(stage(prompt)) as messages:
+    each = parts.stage("llm", StageSettings()).each
+    assert each is not None
+    async with aclosing(each(prompt)) as messages:
         async for message in messages:
             if isinstance(message, Done):
                 answer.done = message

@@ -48,7 +48,10 @@ def by_character(text: str) -> list[str]:
 
 @dataclass
 class FakeServer:
-    """How it is, and what it was asked. `owner` is whose its models are, `faults` are for the next requests in turn."""
+    """How it is, and what it was asked. `owner` is whose its models are, `faults` are for the next requests in turn.
+
+    `listing` is what it says instead of its list of models.
+    """
 
     answer: str = "Hello there, how are you today?"
     models: tuple[str, ...] = ("small",)
@@ -60,6 +63,7 @@ class FakeServer:
     tokenizer: PreTrainedTokenizerBase | None = None
     ids_back: str = ""
     faults: list[Fault] = field(default_factory=list)
+    listing: str | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     running: int = 0
@@ -83,6 +87,9 @@ class FakeServer:
     async def _list(self, request: Request) -> Response:
         if (refusal := self._locked(request)) is not None:
             return refusal
+        if self.listing is not None:
+            page = self.listing.startswith("<")
+            return Response(self.listing, media_type="text/html" if page else "application/json")
         cards = [{"id": name, "object": "model", "created": 1, "owned_by": self.owner} for name in self.models]
         if self.context:
             cards = [{**card, "max_model_len": self.context} for card in cards]

@@ -26,7 +26,7 @@ MOST_LIKELIHOODS = 64
 class Run:
     """Token ids that follow those before; `finish` is set on an answer's last run, which may hold none.
 
-    `cached_tokens` of the prompt needed no computing; every run of an answer says so alike. `likelihoods` are those of
+    `cached_tokens` of the prompt needed no computing, as the last run of an answer tells. `likelihoods` are those of
     `ids`, one for each, if they were asked for.
     """
 

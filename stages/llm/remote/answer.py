@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InvalidParameter, PenstockError
 from pipeline.messages import FinishReason, Prompt
 from stages.detokenize import Vocabulary
+from stages.llm.choosing.parameters import check_ids
 from stages.llm.remote.client import Piece
 from stages.llm.remote.prompt import PromptText
 from stages.llm.remote.retokenize import Retokenizer, Spelling
@@ -37,6 +39,7 @@ class RemoteAnswer:
         known = range(codec.tokens)
         if not all(token in known for token in (*prompt.ids, *prompt.emitted)):
             raise InvalidParameter("prompt", f"has token ids that {codec.name!r} does not have")
+        check_ids(prompt.sampling, codec.tokens, codec.name)
         self.prompt = prompt
         self._codec, self._context = codec, context
         self._detokenizer = codec.vocabulary.start()
@@ -49,7 +52,7 @@ class RemoteAnswer:
     @property
     def finish(self) -> FinishReason | None:
         """How it has ended already, by what is known of it."""
-        if self._stops.found or not set(self.prompt.sampling.stop_ids).isdisjoint(self.ids):
+        if self._stops.found or not set(self.prompt.sampling.stop_ids).isdisjoint(self.prompt.emitted):
             return "stop"
         return "length" if self.room < 1 else None
 
@@ -68,10 +71,12 @@ class RemoteAnswer:
         if piece.ids is None:
             ids = self._retokenizer.feed(piece.text)
         else:
-            ids = tuple(token for token in piece.ids if token != self._codec.end)
+            ends = {self._codec.end, *self.prompt.sampling.stop_ids}
+            ids = tuple(takewhile(lambda token: token not in ends, piece.ids))  # some servers say the end, too
             self._check(ids)
         self._add(ids)
-        return Run(ids, "stop" if self._stops.found else piece.finish, piece.cached_tokens)
+        cached = min(piece.cached_tokens, len(self.prompt.ids))  # behind a cut, what was said is there as well
+        return Run(ids, "stop" if self._stops.found else piece.finish, cached)
 
     def _check(self, ids: Sequence[int]) -> None:
         known = range(self._codec.tokens)

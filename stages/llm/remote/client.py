@@ -102,15 +102,15 @@ class Server:
         try:
             async with asyncio.timeout(self._patience.connect_s):
                 page = await self._client.models.list()
+                return [_served(one) for one in page.data]
         except openai.NotFoundError:
             return []
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise ModelLoadError(self.url, f"{REFUSED} ({error.status_code}); {CURE}") from None  # it may say the key
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+        except (openai.OpenAIError, TimeoutError) as error:
             raise self._failed(error) from error
-        return [
-            Served(one.id, str(one.owned_by or ""), int(getattr(one, "max_model_len", 0) or 0)) for one in page.data
-        ]
+        except (AttributeError, TypeError, ValueError):  # a page for people, say: the client takes it as it comes
+            raise EngineUnavailable(f"{self.url}/models answers with something else than a list of models") from None
 
     async def stream(
         self, model: str, prompt: str | list[int], own: dict[str, Any], extra: dict[str, Any], dialect: Dialect
@@ -176,6 +176,10 @@ def named(served: list[Served], wanted: str, tokenizer: str) -> Served | None:
     if wanted:
         return next((one for one in served if one.name == wanted), None if served else Served(wanted))
     return next((one for one in served if one.name == tokenizer), served[0] if len(served) == 1 else None)
+
+
+def _served(model: Any) -> Served:
+    return Served(str(model.id), str(model.owned_by or ""), int(getattr(model, "max_model_len", 0) or 0))
 
 
 class _Reading:

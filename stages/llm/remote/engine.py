@@ -143,6 +143,7 @@ class OpenAIEngine:
             return
         if self._served.name:  # what cannot be asked for need not wait in line
             asked(prompt.sampling, self._dialect, room=1, said=0)
+        await self._ready()  # all wait for a server that is away: nobody is refused for want of a place there
         async with self.places.place(priority=prompt.sampling.priority, begun=bool(prompt.emitted)):
             await self._ready()
             async with aclosing(self._continued(answer)) as runs:
@@ -170,21 +171,22 @@ class OpenAIEngine:
     async def _once(self, answer: RemoteAnswer) -> AsyncGenerator[Run, None]:
         """What one request brings of `answer`."""
         self.counts.requests += 1
+        first = not answer.ids
         try:
             async with aclosing(self._asked(answer)) as pieces:
                 async for piece in pieces:
                     self._heard = time.monotonic()
                     run = answer.take(piece)
-                    if run.finish is not None:
+                    if run.finish is not None and first:
                         self._compare(answer, piece)
                     if run.ids or run.finish is not None:
                         yield run
                     if run.finish is not None:
                         return
         except Overloaded as error:
-            self.counts.refused += 1
             if answer.ids:
                 raise EngineUnavailable(f"{error}; the answer has begun") from error
+            self.counts.refused += 1
             raise
         except EngineUnavailable:
             self.counts.errors += 1
@@ -221,7 +223,7 @@ class OpenAIEngine:
     def _compare(self, answer: RemoteAnswer, end: Piece) -> None:
         """Say once that the server's tokenizer is another one, or that it puts something before or around a prompt."""
         ours = len(answer.prompt.ids)
-        if self._counted_otherwise or answer.prompt.emitted or end.prompt_tokens in (0, ours):
+        if self._counted_otherwise or end.prompt_tokens in (0, ours):
             return
         self._counted_otherwise = True
         log.warning(
@@ -240,7 +242,6 @@ class OpenAIEngine:
             async with asyncio.timeout(self._max_wait_s):
                 await self._up.wait()
         except TimeoutError:
-            self.counts.errors += 1
             raise EngineUnavailable(self.problem) from None
 
     async def _watch(self) -> None:

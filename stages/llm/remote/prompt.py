@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from stages.controls import controls, spelt_out
 from stages.detokenize import Vocabulary
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 APART = "\u200b"
 """Zero width: breaks what only looks like a control token. The text stage takes it out of what people write."""
 
-_MARKUP = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 _SAMPLE = "Hello"
 
 
@@ -29,13 +29,8 @@ class PromptText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._controls = {
-            token: str(added)
-            for token, added in tokenizer.added_tokens_decoder.items()
-            if added.special or _MARKUP.fullmatch(str(added))
-        }
-        spellings = sorted(self._controls.values(), key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, spellings)) if spellings else "(?!)")
+        self._controls = {token: spelling for spelling, token in controls(tokenizer).items()}
+        self._control = spelt_out(self._controls.values())
         self._head = _head(tokenizer)
         control = next(iter(self._controls.values()), "")
         self._blank_at_start = self._begins_blank(_plain(tokenizer, _SAMPLE))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InvalidParameter
 from pipeline.messages import Role, Utterance
+from stages.controls import controls, spelt_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +27,6 @@ FALLBACK = (
 """For a tokenizer without a template: the system prompt, a blank line, then `User: …` and `Assistant: …` by turns."""
 
 _MARK = re.compile("\ue000([0-9]+)\ue001")
-_MARKUP = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 
 
 class ChatTemplate:
@@ -35,10 +35,9 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer: Any = tokenizer
         self._template = None if tokenizer.chat_template else FALLBACK
-        self._controls = _controls(tokenizer)
+        self._controls = controls(tokenizer)
         self._control_ids = frozenset(self._controls.values())
-        spellings = sorted(self._controls, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, spellings)) if spellings else "(?!)")
+        self._control = spelt_out(self._controls)
         self._plain = _plain_encoder(tokenizer)
         self._folds_system = not self._takes("system", "user")
         self._takes_system_alone = self._takes("system")
@@ -132,15 +131,6 @@ def _plain_encoder(tokenizer: Any) -> Any:
         return ids
 
     return plain
-
-
-def _controls(tokenizer: Any) -> dict[str, int]:
-    """The tokens that steer the model, by their spelling: those marked special, and markup among the added ones."""
-    return {
-        str(added): token
-        for token, added in tokenizer.added_tokens_decoder.items()
-        if added.special or _MARKUP.fullmatch(str(added))
-    }
 
 
 def _fold_system(conversation: Sequence[Utterance]) -> list[Utterance]:

@@ -23,8 +23,8 @@ from pipeline.errors import (
 from pipeline.messages import Grammar, Prompt, Utterance
 from pipeline.secret import Secret
 from stages.llm.remote import engine as remote
-from stages.llm.remote.answer import TextCodec
-from stages.llm.remote.client import Patience, Server
+from stages.llm.remote.answer import RemoteAnswer, TextCodec
+from stages.llm.remote.client import Patience, Piece, Server
 from stages.llm.remote.engine import OpenAIEngine
 from stages.llm.stage import Run
 from stages.preprocess.text.template import ChatTemplate
@@ -217,12 +217,15 @@ async def test_a_stop_string_across_the_joint_is_found(fake: FakeServer) -> None
     ],
     ids=["drop", "stall", "silent end", "error", "odd error", "nonsense", "abort"],
 )
-async def test_a_stream_that_breaks_off_is_gone_on_with(fake: FakeServer, fault: Fault) -> None:
-    """Behind what came, once: nobody sees the cut."""
+async def test_a_stream_that_breaks_off_is_gone_on_with(
+    fake: FakeServer, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind what came, once: nobody sees the cut; and what was said does not count as the prompt's."""
     fake.faults = [fault]
     async with engine_at(fake, patience=IMPATIENT) as engine:
         assert await said(engine, asking()) == (fake.answer, "stop")
         assert (engine.counts.requests, engine.counts.cuts) == (2, 1)
+    assert "tokens in a prompt" not in caplog.text
 
     assert fake.asked[1]["prompt"] == fake.asked[0]["prompt"] + "Hello "
 
@@ -324,6 +327,46 @@ async def test_so_many_at_once_and_the_rest_in_line(fake: FakeServer) -> None:
         assert [await one for one in answers] == [(fake.answer, "stop")] * 6
 
     assert fake.most == 2
+
+
+@pytest.mark.parametrize("listing", ["<html>back soon</html>", "[]", "null", "{}", '{"data": null}'])
+async def test_a_server_that_lists_no_models_is_looked_at_again(fake: FakeServer, listing: str) -> None:
+    """A page for people instead of a list is a server that is away: it shows, and it is waited for."""
+    async with engine_at(fake, max_wait_s=0.1) as engine:
+        fake.listing = listing
+        engine._look_now.set()
+        await until(lambda: engine.problem)
+        with pytest.raises(EngineUnavailable, match="list of models"):
+            await said(engine, asking())
+        fake.listing = None
+        await until(lambda: not engine.problem)
+        assert await said(engine, asking()) == (fake.answer, "stop")
+
+
+async def test_who_waits_for_a_server_is_not_refused_for_want_of_a_place(fake: FakeServer) -> None:
+    """However many: each can be asked again, which a refusal could not."""
+    async with engine_at(fake, most=1, max_wait_s=0.1) as engine:
+        fake.listing = "[]"
+        engine._look_now.set()
+        await until(lambda: engine.problem)
+        failed = await asyncio.gather(*(said(engine, asking()) for _ in range(4)), return_exceptions=True)
+        assert [type(one) for one in failed] == [EngineUnavailable] * 4
+        assert (engine.refused, engine.counts.errors, engine.counts.requests) == (0, 0, 0)
+
+
+async def test_ids_that_nobody_has_are_refused(fake: FakeServer) -> None:
+    """Here, and by name: a server might not say a word."""
+    async with engine_at(fake) as engine:
+        with pytest.raises(InvalidParameter, match="no token 10000000"):
+            await said(engine, asking(stop_ids=(10**7,)))
+    assert fake.asked == []
+
+
+def test_what_ends_an_answer_is_not_said() -> None:
+    """Some servers give the token that ended it, too; and what was said does not count as the prompt's."""
+    stop = 7
+    found = RemoteAnswer(asking(stop_ids=(stop,)), CODEC, 512).take(Piece("", (40, stop), "stop", cached_tokens=999))
+    assert (found.ids, found.finish, found.cached_tokens) == ((40,), "stop", len(PROMPT))
 
 
 async def test_a_line_that_is_too_long_is_told(fake: FakeServer) -> None:
