@@ -1,4 +1,4 @@
-"""The whole vocabulary of the route: what stands in a topic, and nothing of how it gets there.
+"""The whole vocabulary of the route: what stands in a topic, and nothing of how it gets there. Sound is in `voice.py`.
 
 Every message names its `session` and its `turn`. The codec is derived from the types (msgpack, tagged by type), see
 `topics.py`. Adding an optional field is compatible in both directions; anything else needs a new type.
@@ -13,6 +13,8 @@ import msgspec
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "failed"]
 Status = Literal["completed", "cancelled", "incomplete", "failed"]
+Encoding = Literal["pcm16", "pcmu", "pcma"]
+"""Of sound: 16-bit little-endian samples at 24 kHz, or G.711 at 8 kHz (mu-law, A-law); one channel."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=str.lower, omit_defaults=True):
@@ -74,12 +76,24 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
 
 
+class Voice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an answer is spoken: by whom ("": the usual voice), how fast (1: as usual), and in which encoding."""
+
+    name: str = ""
+    speed: float = 1.0
+    encoding: Encoding = "pcm16"
+
+
 class Turn(Message, frozen=True):
-    """gateway → text: one turn, complete in itself: the conversation so far and how to answer it."""
+    """gateway → text: one turn, complete in itself: the conversation so far and how to answer it.
+
+    With a `voice` the answer is spoken, too.
+    """
 
     conversation: tuple[Utterance, ...]
     sampling: Sampling = Sampling()
     model: str | None = None
+    voice: Voice | None = None
 
 
 class Likelihood(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,18 +114,21 @@ class Prompt(Message, frozen=True):
     ids: tuple[int, ...]
     sampling: Sampling = Sampling()
     emitted: tuple[int, ...] = ()
+    voice: Voice | None = None
 
 
 class Tokens(Message, frozen=True):
     """LLM → postprocess: a run of the answer's token ids, the first of which is its token number `index`.
 
-    `likelihoods` are those of `ids`, one for each, if they were asked for.
+    `likelihoods` are those of `ids`, one for each, if they were asked for. What an answer begins with also says where
+    it ends (`stop`) and how it is spoken.
     """
 
     index: int
     ids: tuple[int, ...]
     stop: tuple[str, ...] = ()
     likelihoods: tuple[Likelihood, ...] = ()
+    voice: Voice | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):

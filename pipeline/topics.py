@@ -23,6 +23,7 @@ from pipeline.messages import (
     Told,
     Turn,
 )
+from pipeline.voice import Sentence, Sound, SpeechStarted, SpeechStopped, Spoken, Transcribed, Transcript
 
 HOUR_MS = 3_600_000
 
@@ -64,13 +65,16 @@ class Topic:
             raise UndecodableMessage(self.name, str(error)) from error
 
 
+AUDIO = Topic("audio", Sound, keep_ms=HOUR_MS)
 TURNS = Topic("turns", Turn)
 PROMPTS = Topic("prompts", Prompt)
 TOKENS = Topic("tokens", Tokens, Done)
-REPLIES = Topic("replies", Delta, Finished, Told, Claimed, Snapshot)
+SPEECH_OUT = Topic("speech-out", Sentence, keep_ms=HOUR_MS)
+HEARD = (SpeechStarted, SpeechStopped, Transcript, Transcribed)
+REPLIES = Topic("replies", Delta, Finished, *HEARD, Spoken, Told, Claimed, Snapshot)
 CONTROL = Topic("control", Cancel, keep_ms=HOUR_MS, partitions=1)
 DEAD_LETTERS = Topic("dead-letters", DeadLetter, keep_ms=14 * 24 * HOUR_MS, partitions=1)
 
-ROUTE = (TURNS, PROMPTS, TOKENS, REPLIES, CONTROL, DEAD_LETTERS)
+ROUTE = (AUDIO, TURNS, PROMPTS, TOKENS, SPEECH_OUT, REPLIES, CONTROL, DEAD_LETTERS)
 
 TOPIC_OF: Mapping[type[Message], Topic] = MappingProxyType({kind: topic for topic in ROUTE for kind in topic.types})

@@ -27,8 +27,21 @@ from pipeline.messages import (
     Turn,
     Usage,
     Utterance,
+    Voice,
 )
 from pipeline.topics import ROUTE, TOKENS, TOPIC_OF
+from pipeline.voice import (
+    Detection,
+    Listening,
+    Sentence,
+    Sound,
+    SpeechStarted,
+    SpeechStopped,
+    Spoken,
+    Transcribed,
+    Transcript,
+    Word,
+)
 
 EVERYTHING = Sampling(
     seed=2**63,
@@ -48,16 +61,28 @@ EVERYTHING = Sampling(
     speculation=0,
     priority=3,
 )
+SPOKEN = Voice("marin", 1.25, "pcmu")
+HOW = Listening("pcma", Detection(0.25, 200, 700, "low"), "en", "names: Anna", partials=False)
 EXAMPLES: list[Message] = [
+    Sound("s", "t", 24_000, b"\xff\x00", HOW, "commit", "item_1"),
+    SpeechStarted("s", "t", "item_1", 7_200),
+    SpeechStopped("s", "t", "item_1", 48_000),
+    Transcript("s", "t", "item_1", 5, " there", (Word(" there", 9_600, 12_000),)),
+    Transcribed("s", "t", "item_1", "hi there", (Word("hi", 1, 2),), 40_800, "en", Problem("code", "text")),
+    Sentence("s", "t", 1, 12, "Hello there.", SPOKEN, 1.5, last=True),
+    Spoken("s", "t", 4_800, b"\x00\x80", ((5, 2_400), (12, 4_800)), last=True, problem=Problem("code", "text")),
     Turn(
         "s",
         "t",
         (Utterance("system", "be kind"), Utterance("user", "你好 👋🏽")),
         Sampling(7, 9, 0.5, 0.9, ("\n",)),
         "m",
+        SPOKEN,
     ),
-    Prompt("s", "t", (1, 2), EVERYTHING, emitted=(3,)),
-    Tokens("s", "t", 5, (1, 2, 3), ("stop",), (Likelihood(1, -0.5, (Likelihood(1, -0.5), Likelihood(7, -2.0))),)),
+    Prompt("s", "t", (1, 2), EVERYTHING, emitted=(3,), voice=SPOKEN),
+    Tokens(
+        "s", "t", 5, (1, 2, 3), ("stop",), (Likelihood(1, -0.5, (Likelihood(1, -0.5), Likelihood(7, -2.0))),), SPOKEN
+    ),
     Done("s", "t", "failed", Usage(10, 20, 5), Problem("code", "text")),
     Delta("s", "t", 12, "héllo\n", 4, (Likelihood(1, -0.5, (Likelihood(7, -0.25, (), b"\n"),), b"h\xc3"),)),
     Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
