@@ -178,7 +178,9 @@ class Told(Message, frozen=True):
     It counts only if `owner` is whom the session belonged to there. `asked` names the client's event that is answered,
     and `ends_at` is when the turn that begins with it must have ended, in seconds since 1970. `takes` lines that
     waited are not waiting any more. `line` is one that waits from here on, and `refused` are the code and the message
-    with which another one will be refused when it is its turn.
+    with which another one will be refused when it is its turn. `audio` names the stream that the session's audio is in,
+    and how far that has come at least. `wanted` is a response that waits until it can begin, and `served` says that
+    the one that waited has begun, or never will.
     """
 
     events: tuple[dict[str, Any], ...]
@@ -188,6 +190,9 @@ class Told(Message, frozen=True):
     takes: int = 0
     line: str | None = None
     refused: tuple[str, str] | None = None
+    audio: tuple[str, int] | None = None
+    wanted: dict[str, Any] | None = None
+    served: bool = False
 
 
 class Claimed(Message, frozen=True):
