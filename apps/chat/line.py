@@ -68,7 +68,7 @@ class Line:
         try:
             self._socket = await self._connected()
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
-            raise NobodyListens(self._url, _reason(error)) from error
+            raise NobodyListens(self._url, reason(error)) from error
         return asked in ("", self._session)
 
     async def ready(self) -> bool:
@@ -146,7 +146,7 @@ class Line:
         except InvalidStatus as error:
             if error.response.status_code >= FAULT_OF_SERVER:
                 raise
-            raise Refused(self._url, _told(error)) from error
+            raise Refused(self._url, told(error)) from error
         async with asyncio.timeout(CONNECT_S):
             first = self._noted(await socket.recv())
         if first["type"] == "error":
@@ -164,13 +164,14 @@ class Line:
         return urlunsplit((scheme, place, path.rstrip("/") or "/v1/realtime", urlencode(query), ""))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why there is no connection, in a line."""
     if isinstance(error, InvalidStatus):
-        return _told(error)
+        return told(error)
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _told(error: InvalidStatus) -> str:
+def told(error: InvalidStatus) -> str:
     """What a refused handshake says: the message in its JSON, if there is one."""
     status = error.response.status_code
     try:
