@@ -10,6 +10,11 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
+# The compiler is for the engine's steps on a CPU, which are compiled for the processor they run on.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
+
 RUN useradd --uid 10001 --create-home penstock \
  && install -d -o penstock -g penstock /home/penstock/.cache /home/penstock/.cache/huggingface
 WORKDIR /app

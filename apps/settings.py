@@ -74,9 +74,10 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU. `int8` rounds them to 8 bits:
     a quarter of the memory, and not quite the same answers."""
-    forward: Literal["auto", "library"] = "auto"
-    """Whose code computes the model: `auto` takes the engine's own where it has some (Llama, Mistral, Qwen2, Qwen3),
-    which is faster for small models, `library` always transformers', for comparison."""
+    forward: Literal["auto", "torch", "library"] = "auto"
+    """Whose code computes the model: `auto` takes the engine's own where it has some (Llama, Mistral, Qwen2, Qwen3), on
+    a CPU compiled where it runs (by a C++ compiler; without one by torch), `torch` leaves out what is compiled,
+    `library` always takes transformers', for comparison."""
     graphs: bool = True
     """Whether small steps are recorded as CUDA graphs at the start, where there is a GPU."""
     threads: Annotated[int, Meta(ge=0)] = 0

@@ -12,7 +12,7 @@ from stages.llm.models.forward import ROWS, Work, forward
 from stages.llm.models.model import LoadedModel
 from stages.llm.sequence import Sequence
 
-POINTS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+POINTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Rows of the steps that are measured. The last two tell what each row beyond them costs."""
 
 WIDE = 16
@@ -30,12 +30,13 @@ def measure(model: LoadedModel, patience_s: float = PATIENCE_S) -> Costs:
         model.steps.record(pool.store, model.context)
     wide = _time(model, WIDE, 1, patience_s, pool)
     points: list[tuple[int, float]] = []
-    for rows in POINTS:
+    tile = ROWS if model.steps is None else 1
+    for rows in (rows for rows in POINTS if rows % tile == 0):
         if rows > model.context or (len(points) > 1 and time.perf_counter() - began > LIMIT_S):
             break
         points.append((rows, _time(model, 1, rows, patience_s, pool)))
     sequence = max(0.0, wide - Costs(points).step(0, WIDE)) / (WIDE - 1)
-    return Costs([(rows, max(LEAST_S, seconds - sequence)) for rows, seconds in points], sequence, tile=ROWS)
+    return Costs([(rows, max(LEAST_S, seconds - sequence)) for rows, seconds in points], sequence, tile=tile)
 
 
 def prompt_token(model: LoadedModel, tokens: int) -> float:

@@ -125,8 +125,8 @@ def _wrapped(raw: Tokenizer) -> PreTrainedTokenizerBase:
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": 512,
-    "hidden_size": 48,
-    "intermediate_size": 80,
+    "hidden_size": 64,
+    "intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -146,7 +146,7 @@ def llama(**changes: Any) -> PreTrainedModel:
 
 def mistral(**changes: Any) -> PreTrainedModel:
     """Sees only the last 24 tokens in each layer."""
-    return MistralForCausalLM(MistralConfig(**{**_SHAPE, "sliding_window": 24, "head_dim": 16, **changes}))
+    return MistralForCausalLM(MistralConfig(**{**_SHAPE, "sliding_window": 24, **changes}))
 
 
 def qwen2(**changes: Any) -> PreTrainedModel:
@@ -156,24 +156,24 @@ def qwen2(**changes: Any) -> PreTrainedModel:
 
 def qwen3(**changes: Any) -> PreTrainedModel:
     """With norms of queries and keys, one KV head for all."""
-    return Qwen3ForCausalLM(Qwen3Config(**{**_SHAPE, "num_key_value_heads": 1, "head_dim": 16, **changes}))
+    return Qwen3ForCausalLM(Qwen3Config(**{**_SHAPE, "num_key_value_heads": 1, **changes}))
 
 
 def gpt2(**changes: Any) -> PreTrainedModel:
     """Learned positions."""
-    shape = {"vocab_size": 512, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.3}
+    shape = {"vocab_size": 512, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.3}
     ends = {"bos_token_id": BOS, "eos_token_id": END, "pad_token_id": PAD}
     return GPT2LMHeadModel(GPT2Config(**{**shape, **ends, **changes}))
 
 
 def gpt_neox(**changes: Any) -> PreTrainedModel:
     """A quarter of each head turned, attention and the rest beside each other."""
-    return GPTNeoXForCausalLM(GPTNeoXConfig(**{**_without("num_key_value_heads"), "hidden_size": 64, **changes}))
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**{**_without("num_key_value_heads"), **changes}))
 
 
 def opt(**changes: Any) -> PreTrainedModel:
     """Learned positions that begin at 2."""
-    shape = {"ffn_dim": 80, "word_embed_proj_dim": 48, "init_std": 0.3}
+    shape = {"ffn_dim": 96, "word_embed_proj_dim": 64, "init_std": 0.3}
     return OPTForCausalLM(
         OPTConfig(**{**_without("num_key_value_heads", "intermediate_size", "initializer_range"), **shape, **changes})
     )
@@ -181,7 +181,7 @@ def opt(**changes: Any) -> PreTrainedModel:
 
 def phi(**changes: Any) -> PreTrainedModel:
     """Half of each head turned, biases everywhere."""
-    return PhiForCausalLM(PhiConfig(**{**_SHAPE, "hidden_size": 64, "partial_rotary_factor": 0.5, **changes}))
+    return PhiForCausalLM(PhiConfig(**{**_SHAPE, "partial_rotary_factor": 0.5, **changes}))
 
 
 def phi3(**changes: Any) -> PreTrainedModel:
@@ -191,18 +191,18 @@ def phi3(**changes: Any) -> PreTrainedModel:
 
 def gemma(**changes: Any) -> PreTrainedModel:
     """Embeddings scaled, tied, one KV head for all."""
-    return GemmaForCausalLM(GemmaConfig(**{**_SHAPE, "num_key_value_heads": 1, "head_dim": 16, **changes}))
+    return GemmaForCausalLM(GemmaConfig(**{**_SHAPE, "num_key_value_heads": 1, **changes}))
 
 
 def gemma2(**changes: Any) -> PreTrainedModel:
     """Scores and logits capped, queries scaled otherwise, every second layer seeing the last 24 tokens."""
-    shape = {"head_dim": 16, "sliding_window": 24, "query_pre_attn_scalar": 30, "attn_logit_softcapping": 3.0}
+    shape = {"sliding_window": 24, "query_pre_attn_scalar": 30, "attn_logit_softcapping": 3.0}
     return Gemma2ForCausalLM(Gemma2Config(**{**_SHAPE, **shape, "tie_word_embeddings": False, **changes}))
 
 
 def gemma3(**changes: Any) -> PreTrainedModel:
     """Two layers that see the last 24 tokens and one that sees all, with angles of their own, norms of queries."""
-    shape = {"head_dim": 16, "sliding_window": 24, "num_hidden_layers": 3, "tie_word_embeddings": False}
+    shape = {"sliding_window": 24, "num_hidden_layers": 3, "tie_word_embeddings": False}
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
     return Gemma3ForCausalLM(Gemma3TextConfig(**{**_SHAPE, **shape, "layer_types": kinds, **changes}))
 

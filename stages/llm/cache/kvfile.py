@@ -4,8 +4,9 @@
             | checksum
     data:   block after block of the model's store, then of the draft's | checksum of everything before
 
-Little-endian, no pickle. A block is [layers, 2, heads, positions, size]; the last one has only the positions that
-count. Nothing is believed before its checksum was right; what is not as it was written is `Damaged`. Knows no folder.
+Little-endian, no pickle. A block is [layers, 2, heads, BLOCK, size], in whatever order the model keeps its numbers
+there; the last one is whole, too. Nothing is believed before its checksum was right; what is not as it was written is
+`Damaged`. Knows no folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from stages.llm.cache.kv import BLOCK, Kept, blocks_for
 
-MAGIC, VERSION = b"PENSTKV\n", 2
+MAGIC, VERSION = b"PENSTKV\n", 3
 HEADER = struct.Struct("<8sI32sIII")
 ROW = struct.Struct("<BIIII")
 CHECK = 16
@@ -45,12 +46,12 @@ class Row(NamedTuple):
     @property
     def bytes(self) -> int:
         """What it takes in the file."""
-        return self.layers * 2 * self.heads * self.positions * self.size * DTYPES[self.dtype].itemsize
+        return self.blocks * self.layers * 2 * self.heads * BLOCK * self.size * DTYPES[self.dtype].itemsize
 
-    def parts(self) -> Iterator[int]:
-        """How many positions each block has."""
-        for number in range(blocks_for(self.positions)):
-            yield min(BLOCK, self.positions - number * BLOCK)
+    @property
+    def blocks(self) -> int:
+        """How many blocks it has."""
+        return blocks_for(self.positions)
 
 
 def write(file: BinaryIO, fingerprint: bytes, kept: Kept) -> None:
@@ -69,8 +70,8 @@ def write(file: BinaryIO, fingerprint: bytes, kept: Kept) -> None:
     say(b"".join(ROW.pack(*row) for row in stores))
     say(check.digest())
     for row, blocks in zip(stores, (kept.blocks, kept.draft), strict=False):
-        for count, block in zip(row.parts(), blocks, strict=True):
-            say(raw(block[..., :count, :].contiguous()).reshape(-1).data)
+        for block in blocks[: row.blocks]:
+            say(raw(block.contiguous()).reshape(-1).data)
     file.write(check.digest())
 
 
@@ -101,18 +102,18 @@ class Stored:
         Raises:
             Damaged: they are not what was written.
         """
-        stores = [[self._block(row, count) for count in row.parts()] for row in self._rows]
+        stores = [[self._block(row) for _ in range(row.blocks)] for row in self._rows]
         self._verify()
         return Kept(self.ids, stores[0], stores[1] if len(stores) > 1 else [], self._drafted)
 
-    def _block(self, row: Row, count: int) -> Tensor:
-        """The next block; zeros where it has no positions."""
-        part = torch.zeros(row.layers, 2, row.heads, count, row.size, dtype=DTYPES[row.dtype])
-        data = raw(part).reshape(-1).data
+    def _block(self, row: Row) -> Tensor:
+        """The next block."""
+        block = torch.empty(row.layers, 2, row.heads, BLOCK, row.size, dtype=DTYPES[row.dtype])
+        data = raw(block).reshape(-1).data
         if self._file.readinto(data) != data.nbytes:  # type: ignore[attr-defined] # BinaryIO lacks it, files have it
             raise Damaged("it is cut off")
         self._check.update(data)
-        return part if count == BLOCK else torch.nn.functional.pad(part, (0, 0, 0, BLOCK - count))
+        return block
 
     def _read(self, count: int) -> bytes:
         if count > self.size:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from stages.llm.cache.kv import blocks_for
-from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
+from stages.llm.gpu.tables import Tables, blocks_of, tables_for_step
+from stages.llm.models.steps import Place
 
 log = logging.getLogger(__name__)
 

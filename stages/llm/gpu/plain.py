@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from stages.llm.cache.kv import BLOCK, blocks_for
-from stages.llm.gpu.tables import Place, Tables
+from stages.llm.gpu.tables import Tables
+from stages.llm.models.steps import Place
 
 PIECE = 128
 """Queries of a sequence that are computed at once: their scores take memory."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stages.llm.gpu.attention import Paged, has_kernels
 from stages.llm.gpu.graphs import Capture, CudaCapture, Graphs
-from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
+from stages.llm.gpu.tables import Tables, blocks_of, tables_for_step
+from stages.llm.models.steps import Place
 
 if TYPE_CHECKING:
     from stages.llm.cache.blocks import BlockPool

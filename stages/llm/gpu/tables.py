@@ -7,31 +7,18 @@ a recorded graph, which reads the same memory every time. Knows no kernel.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stages.llm.cache.kv import BLOCK, blocks_for
+from stages.llm.models.steps import Place
 
 SPLIT = 4 * BLOCK
 """Positions of a context that are computed beside others at least; a multiple of `BLOCK`."""
 
 ALIGNED = 4
 """Numbers in 16 bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """`count` new tokens of one sequence, in the batch from `row` on, in the sequence from position `start` on.
-
-    `blocks` are the sequence's. Tokens before position 0 see nothing and are stored nowhere: rows that fill a batch up.
-    """
-
-    row: int
-    count: int
-    start: int
-    blocks: Sequence[int]
 
 
 class Mirror:

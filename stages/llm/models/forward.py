@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from stages.llm.gpu.tables import Place
-from stages.llm.models.layout import Ragged, Span
+from stages.llm.models.layout import Ragged
+from stages.llm.models.steps import Place
 
 if TYPE_CHECKING:
     from stages.llm.cache.blocks import BlockTable
@@ -71,35 +71,34 @@ class Work(Generic[S]):
 
 
 def forward(model: LoadedModel, works: Seq[Work[S]]) -> Tensor:
-    """The logits to choose from, in float32: for each work that is `last`, one row per choice; then padding.
-
-    An accelerator has steps of its own (see `gpu/steps.py`).
-    """
+    """The logits to choose from, in float32: for each work that is `last`, one row per choice; then padding."""
     ids: list[int] = []
-    positions: list[int] = []
     wanted: list[int] = []
-    spans: list[Span] = []
+    places: list[Place] = []
     for work in works:
         sequence, start = work.sequence, work.sequence.computed
-        spans.append(Span(sequence.table, start, work.count, len(ids)))
+        places.append(Place(len(ids), work.count, start, sequence.table.blocks))
         ids += sequence.tokens(start, work.count)
-        positions += range(start, start + work.count)
         if work.last:
             wanted += range(len(ids) - sequence.logits, len(ids))
     store = works[0].sequence.store
     if model.steps is not None:
-        return model.steps(ids, wanted, [Place(s.row, s.count, s.start, s.table.blocks) for s in spans], store)
+        return model.steps(ids, wanted, places, store)
+    return _by_network(model, ids, wanted, places, store)
+
+
+@torch.inference_mode()
+def _by_network(model: LoadedModel, ids: Seq[int], wanted: Seq[int], places: Seq[Place], store: Tensor) -> Tensor:
+    """The same by one call of the network, with as many rows as its products want."""
     rows = max(ROWS, -(-len(ids) // ROWS) * ROWS)
     padding = [0] * (rows - len(ids))
-    wanted += [wanted[-1] if wanted else 0] * (ROWS - len(wanted))
-    device = model.device
-    with torch.inference_mode():
-        result = model.network(
-            input_ids=torch.tensor([ids + padding], device=device),
-            position_ids=torch.tensor([positions + padding], device=device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(wanted, device=device),
-            ragged=Ragged(spans, rows, store),
-        )
-        logits: Tensor = result.logits[0].float()
-    return logits
+    wanted = [*wanted, *[wanted[-1] if wanted else 0] * (ROWS - len(wanted))]
+    positions = [position for place in places for position in range(place.start, place.start + place.count)]
+    logits: Tensor = model.network(
+        input_ids=torch.tensor([[*ids, *padding]]),
+        position_ids=torch.tensor([positions + padding]),
+        use_cache=False,
+        logits_to_keep=torch.tensor(wanted),
+        ragged=Ragged(places, rows, store),
+    ).logits[0]
+    return logits.float()

@@ -15,8 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from stages.llm.cache.blocks import BlockTable
 from stages.llm.cache.kv import BLOCK
+from stages.llm.models.steps import Place
 
 ROWS = 4
 """Query rows (positions x query heads of a KV head) that are computed together at least."""
@@ -28,21 +28,11 @@ GATHERED_BYTES = 1 << 20
 """Keys and values that are gathered at once for several spans: as much as stays in a processor's cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """`count` new tokens of one sequence, from position `start` on, in the batch from row `row` on."""
-
-    table: BlockTable
-    start: int
-    count: int
-    row: int
-
-
 @dataclass(slots=True)
 class Tile:
     """Positions `first` to `last` of a span, whole groups, in one block: they see the first `keys` positions."""
 
-    span: Span
+    span: Place
     first: int
     last: int
     keys: int
@@ -68,7 +58,7 @@ class Gathered:
     `rows` says for each layer where they lie in the store, [2 * sequences * heads * blocks], see `Ragged.read`.
     """
 
-    tables: list[list[int]]
+    tables: list[Sequence[int]]
     calls: list[Call]
     rows: Sequence[Tensor]
 
@@ -105,7 +95,7 @@ class Ragged:
     `store` holds the keys and values of all, [blocks, layers, 2, heads, BLOCK, size].
     """
 
-    def __init__(self, spans: Sequence[Span], rows: int, store: Tensor) -> None:
+    def __init__(self, spans: Sequence[Place], rows: int, store: Tensor) -> None:
         self.spans = spans
         self.rows = rows
         self.store = store
@@ -140,7 +130,7 @@ class Ragged:
         _, layers, _, heads, _, _ = self.store.shape
         each = layers * 2 * heads * BLOCK
         places = [
-            span.table.blocks[position // BLOCK] * each + position % BLOCK
+            span.blocks[position // BLOCK] * each + position % BLOCK
             for span in self.spans
             for position in range(span.start, span.start + span.count)
         ]
@@ -191,7 +181,7 @@ class _Planner:
             calls.append(self._call(there))
         self._gather(tiles, calls)
 
-    def _tiles(self, span: Span) -> list[Tile]:
+    def _tiles(self, span: Place) -> list[Tile]:
         """The groups of `span`, cut where blocks of keys begin."""
         end = span.start + span.count
         first, last = span.start - span.start % self._step, end + -end % self._step
@@ -217,7 +207,7 @@ class _Planner:
 
     def _gather(self, tiles: list[Tile], calls: list[Call]) -> None:
         """Calls that need the keys of `tiles`."""
-        tables = [tile.span.table.blocks[: tile.keys // BLOCK] for tile in tiles]
+        tables = [tile.span.blocks[: tile.keys // BLOCK] for tile in tiles]
         _, layers, _, heads, _, _ = self._ragged.store.shape
         blocks = torch.tensor(tables)[:, None] * (layers * 2 * heads)
         rows = _planes(layers, heads)[:, :, None, :, None] + blocks

@@ -13,9 +13,11 @@ import torch
 from pipeline.errors import ModelLoadError
 from stages.detokenize import Vocabulary
 from stages.llm.cache.kv import Shape
-from stages.llm.gpu.steps import Steps, steps_for
+from stages.llm.gpu.steps import steps_for
 from stages.llm.models import attention, checkpoint, kinds, linears, progress, rowwise, slim
 from stages.llm.models.configs import positions
+from stages.llm.models.native import decoder
+from stages.llm.models.steps import Steps
 from stages.tokens import brief, load_tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-Forward = Literal["auto", "library"]
+Forward = Literal["auto", "torch", "library"]
 Progress = Callable[[str, float | None], None]
 """(what is being done, how much of it is done from 0 to 1, or None if nobody knows)."""
 
@@ -38,7 +40,7 @@ class LoadedModel:
     `context` is the number of positions, `eos` are the tokens that end an answer, `fingerprint` tells these weights in
     this precision from all others, `kv` is what it keeps of a token, `tokens` the number of ids it has rows for.
     `revision` tells these very files, computed by these libraries on this kind of machine, from all others: keys and
-    values of the same revision are the same bits. `steps` computes its steps, on all devices but the CPU.
+    values of the same revision are the same bits. `steps` computes its steps, where that is not left to `network`.
     """
 
     name: str
@@ -72,7 +74,8 @@ def load_model(
         device: `auto` takes CUDA where there is one.
         dtype: `auto` is float32 on the CPU, else the checkpoint's own; `int8` rounds the weights of linear layers (and
             on the CPU what they are multiplied with, all else there in float32).
-        forward: `library` leaves out the engine's own forward pass, which some kinds of models have (see `slim.py`).
+        forward: `torch` leaves out the compiled steps that some kinds of models have on the CPU (see `native/`), and
+            `library` also the engine's own forward pass (see `slim.py`).
         context: Fewer positions than the model has, to save memory.
         graphs: Whether an engine may record small steps as CUDA graphs.
         progress: Is told how far loading has come.
@@ -107,9 +110,9 @@ def load_model(
     _check_vocabulary(model)
     import transformers
 
-    kv, bits = _tried(model, forward)
+    model, bits = _tried(model, forward)
     revision = checkpoint.revision(model.fingerprint, files, bits, torch.__version__, transformers.__version__)
-    model = replace(model, kv=kv, revision=revision)
+    model = replace(model, revision=revision)
     tell("ready", 1.0)
     return model
 
@@ -145,27 +148,49 @@ def _precision(network: Any, dtype: DType) -> list[str]:
     return [str(network.dtype), *(["int8"] if dtype == "int8" else [])]
 
 
-def _tried(model: LoadedModel, forward: Forward) -> tuple[Shape, str]:
-    """Try `model` out with the fastest forward pass it has; see `probe`."""
-    from stages.llm.models.probe import probe
-
+def _tried(model: LoadedModel, forward: Forward) -> tuple[LoadedModel, str]:
+    """`model` with the fastest way to compute it that is right, tried out; and what tells its bits, see `probe`."""
     network = model.network
-    if forward == "auto" and slim.known(network) and linears.fits(network):
-        own = network.config._attn_implementation  # noqa: SLF001 - has no public name
-        slim.install(network, model.context)
+    own = network.config._attn_implementation  # noqa: SLF001 - has no public name
+    ways = [_by_library]
+    if forward != "library" and slim.known(network) and linears.fits(network):
+        ways = [_by_torch, _by_library]
+        if forward == "auto" and not linears.quantized(network) and decoder.known(network):
+            ways = [_natively, *ways]
+    for way in ways[:-1]:
         try:
-            found = probe(model)
-            linears.forget(network, also_products=True)
-            return found
+            return way(model)
         except ModelLoadError as error:
-            log.warning("%s is computed by the library's forward pass: %s", model.name, error)
+            log.warning("%s is computed in a slower way: %s", model.name, error)
             slim.remove(network)
             network.set_attn_implementation(own)
-    linears.pack(network)
-    rowwise.steady(network)
-    found = probe(model)
-    linears.forget(network, also_products=False)
+    return ways[-1](model)
+
+
+def _natively(model: LoadedModel) -> tuple[LoadedModel, str]:
+    return _probed(replace(model, steps=decoder.NativeSteps(model.network, model.context)))
+
+
+def _by_torch(model: LoadedModel) -> tuple[LoadedModel, str]:
+    slim.install(model.network, model.context)
+    found = _probed(model)
+    linears.forget(model.network, also_products=True)
     return found
+
+
+def _by_library(model: LoadedModel) -> tuple[LoadedModel, str]:
+    linears.pack(model.network)
+    rowwise.steady(model.network)
+    found = _probed(model)
+    linears.forget(model.network, also_products=False)
+    return found
+
+
+def _probed(model: LoadedModel) -> tuple[LoadedModel, str]:
+    from stages.llm.models.probe import probe
+
+    kv, bits = probe(model)
+    return replace(model, kv=kv), bits
 
 
 def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell: Progress) -> Any:

@@ -71,7 +71,7 @@ class Slim:
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
         self._size: int = model.layers[0].self_attn.head_dim
-        self._turns = _turns(model.rotary_emb, context, network.dtype)
+        self._turns = turns(model.rotary_emb, context, network.dtype)
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: Tensor, ragged: Any) -> SimpleNamespace:
         """`.logits` of the rows `logits_to_keep`, [1, n, vocabulary], of a batch of shape [1, T]."""
@@ -135,7 +135,7 @@ def _layer(layer: Any) -> Layer:
     own, mlp = layer.self_attn, layer.mlp
     return Layer(
         module=own,
-        window=own.sliding_window if hasattr(own, "sliding_window") else getattr(own.config, "sliding_window", None),
+        window=window(own),
         before=_norm(layer.input_layernorm),
         qkv=joined([own.q_proj, own.k_proj, own.v_proj]),
         query_norm=_norm(own.q_norm) if hasattr(own, "q_norm") else None,
@@ -147,11 +147,19 @@ def _layer(layer: Any) -> Layer:
     )
 
 
+def window(own: Any) -> int | None:
+    """Positions that an attention module's queries see; None: all before them."""
+    seen: int | None = (
+        own.sliding_window if hasattr(own, "sliding_window") else getattr(own.config, "sliding_window", None)
+    )
+    return seen
+
+
 def _norm(module: Any) -> Norm:
     return Norm(module.weight.detach(), tuple(module.weight.shape), module.variance_epsilon)
 
 
-def _turns(rotary: nn.Module, context: int, dtype: torch.dtype) -> Tensor:
+def turns(rotary: nn.Module, context: int, dtype: torch.dtype) -> Tensor:
     """Cosines and sines of all positions, [context, 2, 1, size]; the first half of the sines is negative.
 
     The angles are rounded as the library rounds them, and their cosines as exactly as they can be, on any machine.

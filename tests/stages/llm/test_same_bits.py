@@ -55,13 +55,15 @@ def in_company(model: LoadedModel, lengths: tuple[int, ...], drawn: random.Rando
 
 @pytest.fixture(scope="module")
 def load_as(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, DType], LoadedModel]:
-    """Load a tiny random model of some kind in some precision, once."""
+    """Load a tiny random model of some kind in some precision, once; "llama by torch" is not computed natively."""
     loaded: dict[tuple[str, DType], LoadedModel] = {}
 
     def get(kind: str, dtype: DType) -> LoadedModel:
         if (kind, dtype) not in loaded:
-            folder = models.save(tmp_path_factory.mktemp("model"), kind)
-            loaded[kind, dtype] = load_model(folder, device="cpu", dtype=dtype)
+            name, _, whose = kind.partition(" by ")
+            folder = models.save(tmp_path_factory.mktemp("model"), name)
+            forward: Forward = "torch" if whose else "auto"
+            loaded[kind, dtype] = load_model(folder, device="cpu", dtype=dtype, forward=forward)
         return loaded[kind, dtype]
 
     return get
@@ -79,7 +81,7 @@ def drafted(model: LoadedModel, length: int, guesses: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "gemma2"])
+@pytest.mark.parametrize("kind", ["llama", "llama by torch", "mistral", "qwen2", "qwen3", "gpt2", "phi", "gemma2"])
 def test_pieces_and_company_do_not_matter(kind: str, dtype: DType, load_as: Callable[..., LoadedModel]) -> None:
     """However the prompts are cut, and whatever is computed beside them, the logits are the same bits."""
     model = load_as(kind, dtype)
@@ -119,7 +121,9 @@ def three_threads() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("three_threads")
-@pytest.mark.parametrize(("kind", "whose"), [("llama", "auto"), ("llama", "library"), ("gemma2", "auto")])
+@pytest.mark.parametrize(
+    ("kind", "whose"), [("llama", "auto"), ("llama", "torch"), ("llama", "library"), ("gemma2", "auto")]
+)
 def test_threads_do_not_matter(kind: str, whose: Forward, tmp_path: Path) -> None:
     """Among several threads, where each one's share of a step ends does not depend on what else is computed."""
     folder = models.save(tmp_path, kind, intermediate_size=704)

@@ -74,7 +74,7 @@ def test_whatever_goes_wrong_with_a_file_is_a_miss(make: Make, monkeypatch: pyte
     """No memory for what is read, say: the answer can be computed."""
     tier = make()
     put(tier, "s")
-    monkeypatch.setattr(torch, "zeros", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
 
     assert tier.take("s", IDS) is None
     assert not tier.on

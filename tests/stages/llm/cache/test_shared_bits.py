@@ -13,6 +13,7 @@ from stages.llm.cache.kv import BLOCK
 from stages.llm.models import layout
 from stages.llm.models.forward import Work, forward
 from stages.llm.models.model import LoadedModel
+from stages.llm.models.steps import Place
 from stages.llm.sequence import Sequence as Answer
 from tests.stages.llm.running import make_prompt, placed, some_ids
 
@@ -86,7 +87,7 @@ def test_many_in_one_call_are_as_each_alone(
 def test_streams_are_computed_together(model: LoadedModel) -> None:
     """As many streams as see the same number of blocks take one call a layer, not one each."""
     works = [Work(sequence, 1) for sequence in placed(model, [make_prompt(some_ids(9, n)) for n in range(16)])]
-    spans = [layout.Span(work.sequence.table, 0, 1, row) for row, work in enumerate(works)]
+    spans = [Place(row, 1, 0, work.sequence.table.blocks) for row, work in enumerate(works)]
     plan = layout.Ragged(spans, 16, works[0].sequence.store).layout(4, 2)
 
     assert [[call.groups for call in group.calls] for group in plan.gathered] == [[16]]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from stages.llm.cache.kv import BLOCK
-from stages.llm.gpu.tables import Place, Tables, blocks_of, tables_for_step
+from stages.llm.gpu.tables import Tables, blocks_of, tables_for_step
+from stages.llm.models.steps import Place
 
 CPU = torch.device("cpu")
 MIXED = ((0, 5), (70, 1), (130, 1), (60, 6), (0, 1))

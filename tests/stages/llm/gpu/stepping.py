@@ -10,8 +10,8 @@ from torch import Tensor
 from stages.llm.cache.kv import BLOCK, blocks_for
 from stages.llm.gpu.graphs import Call
 from stages.llm.gpu.steps import Steps
-from stages.llm.gpu.tables import Place
 from stages.llm.models.model import LoadedModel
+from stages.llm.models.steps import Place
 from tests.stages.llm.running import some_ids
 
 

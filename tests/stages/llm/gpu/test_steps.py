@@ -13,8 +13,9 @@ from stages.llm.cache.kv import BLOCK
 from stages.llm.engine import TorchEngine
 from stages.llm.gpu.graphs import ROWS, Bucket, Call, Graphs, fitting, widths
 from stages.llm.gpu.steps import Steps, steps_for
-from stages.llm.gpu.tables import Place, Tables
+from stages.llm.gpu.tables import Tables
 from stages.llm.models.model import LoadedModel
+from stages.llm.models.steps import Place
 from stages.llm.timing import measure
 from tests.stages.llm.gpu.cases import CPU
 from tests.stages.llm.gpu.stepping import Recorder, Text, right
@@ -171,7 +172,7 @@ def test_fitting(rows: int, width: int, expected: tuple[int, int] | None) -> Non
 def test_the_processor_has_its_own_way(model: LoadedModel) -> None:
     """On the CPU nothing of this is used; elsewhere it is, and only CUDA has graphs."""
     assert steps_for(model.network, CPU, graphs=True) is None
-    assert model.steps is None
+    assert not isinstance(model.steps, Steps)
     assert isinstance(steps_for(model.network, torch.device("mps"), graphs=True), Steps)
 
 
@@ -195,7 +196,7 @@ def test_costs_are_those_of_recorded_steps(model: LoadedModel) -> None:
     costs = measure(replace(model, steps=Steps(model.network, lambda: recorder)), 0.0)
 
     assert costs.step(1, 4) > 0
-    assert recorder.captured == 6, "of 4 to 128 rows"
+    assert recorder.captured == 8, "of 1 to 128 rows"
     assert recorder.replayed >= 2 * 11
 
 

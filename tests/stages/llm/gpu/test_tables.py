@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.llm.cache.kv import BLOCK, blocks_for
-from stages.llm.gpu.tables import Mirror, Place, Tables, blocks_of, tables_for_step
+from stages.llm.gpu.tables import Mirror, Tables, blocks_of, tables_for_step
+from stages.llm.models.steps import Place
 from tests.stages.llm.gpu.cases import CPU
 
 SPANS = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 90)), min_size=1, max_size=5)

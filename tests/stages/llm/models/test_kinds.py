@@ -166,7 +166,7 @@ def test_experts_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 def test_angles_that_change_for_the_whole_batch_end_the_context(tmp_path: Path) -> None:
     """With "longrope" no position is taken at which all angles would change, in a stage without weights either."""
-    rope = {"rope_type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6, "rope_theta": 10000.0}
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "rope_theta": 10000.0}
     folder = models.save(tmp_path, "phi3", rope_parameters=rope, original_max_position_embeddings=128)
 
     assert load_model(folder, device="cpu").context == positions_of(str(folder)) == 128

@@ -89,7 +89,7 @@ def lost_weight(folder: Path) -> None:
 def wrong_shape(folder: Path) -> None:
     """With weights that do not belong to the configuration."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
 
 
 def not_numbers(folder: Path) -> None:
@@ -198,8 +198,8 @@ def test_revision_tells_files_apart(original: Path, folder: Path) -> None:
 
 def test_memory_for_a_token_is_known(original: Path) -> None:
     """The bytes of a token's keys and values: layers x (keys + values) x heads x size x bytes of a number."""
-    assert load_model(original, device="cpu").kv.token_bytes == 2 * 2 * 2 * 12 * 4
-    assert load_model(original, device="cpu", dtype="bfloat16").kv.token_bytes == 2 * 2 * 2 * 12 * 2
+    assert load_model(original, device="cpu").kv.token_bytes == 2 * 2 * 2 * 16 * 4
+    assert load_model(original, device="cpu", dtype="bfloat16").kv.token_bytes == 2 * 2 * 2 * 16 * 2
 
 
 def test_context_can_be_made_smaller_but_not_larger(original: Path) -> None:
