@@ -14,12 +14,13 @@ import msgspec
 
 from pipeline.bus import Bus, Headers, Record
 from pipeline.errors import BusUnavailable, MessageTooLarge, PenstockError, Retriable, TurnRejected, UndecodableMessage
+from pipeline.folding import FoldingJob
 from pipeline.headers import PASSED_ON, REPLY_TO, TURN, number
 from pipeline.holding import Holding, Lane
 from pipeline.job import Job, Stopped
 from pipeline.journal import under
 from pipeline.messages import DeadLetter, Message, Problem
-from pipeline.stage import Stage, Stream, finished
+from pipeline.stage import Settled, Stage, Stream, finished
 from pipeline.telemetry import LoopMetrics
 from pipeline.topics import REPLIES, TOPIC_OF
 
@@ -54,7 +55,7 @@ class Answering:
 
         Whether it gets there, `job.unsure` tells. Without a `lane`, bring it to its end, whatever it takes.
         """
-        attempt = 0
+        attempt = reached = 0
         while True:
             attempt += 1
             try:
@@ -62,17 +63,19 @@ class Answering:
                 return True
             except Stopped as stop:
                 self.metrics.stopped.inc()
-                await job.settled()
+                await job.resolved()
                 await self._say(holding, job, headers, self.stage.stopped(job.message, job.published(), stop.reason))
                 return True
             except TurnRejected as refusal:
                 self.metrics.refused.inc()
-                await job.settled()
+                await job.resolved()
                 await self._say(holding, job, headers, self._failed(job, problem_of(refusal)))
                 return True
             except Retriable as error:
                 if lane is not None and isinstance(error, BusUnavailable):
                     return False
+                if job.progress > reached:  # it got over what failed before
+                    attempt, reached = 1, job.progress
                 if attempt >= self.stage.retry.attempts and not isinstance(error, BusUnavailable):
                     await self._bury(holding, job, headers, error, attempt)
                     return True
@@ -87,7 +90,10 @@ class Answering:
             async for output in outputs:
                 if lane is not None and lane.failed:
                     raise BusUnavailable("the log", "what comes before in the same lane is not written yet")
-                await self._publish(holding, job, headers, output)
+                if isinstance(output, Settled):
+                    job.settle(output.messages, holding.window)
+                else:
+                    await self._publish(holding, job, headers, output)
         finally:
             await outputs.aclose()
         if lane is None:
@@ -95,6 +101,7 @@ class Answering:
 
     def _outputs(self, job: Job) -> Stream:
         if self.stage.folding is not None:
+            assert isinstance(job, FoldingJob)
             return self.stage.folding(job.read(self.stage.last))
         assert self.stage.each is not None
         message: Message | None = job.message
@@ -109,7 +116,7 @@ class Answering:
         log.warning(
             "%s: turn %s: %s; attempt %d in %.1f s", self.stage.name, job.message.turn, error, attempt + 1, wait
         )
-        await job.settled()
+        await job.resolved()
         job.forget_unsure()
         await asyncio.sleep(wait)
 
@@ -128,6 +135,8 @@ class Answering:
         )
         self._published += 1
         job.outputs.append((output, delivery))
+        if job.open:
+            job.follow(delivery)
 
     async def _reply_partition(self, headers: Headers) -> int | None:
         """Where the client's gateway reads; None if nobody waits for a reply: the turn came straight from the bus."""
@@ -147,7 +156,7 @@ class Answering:
         while True:
             attempt += 1
             try:
-                job.outputs.clear()
+                job.clear()
                 for output in outputs:
                     await self._publish(holding, job, headers, output)
                 await job.delivered()
@@ -158,7 +167,7 @@ class Answering:
     async def _bury(self, holding: Holding, job: Job, headers: Headers, error: Exception, attempts: int) -> None:
         log.error("%s: turn %s failed for good: %s", self.stage.name, job.message.turn, _place(error))
         self.metrics.buried.inc()
-        await job.settled()
+        await job.resolved()
         letter = self._letter(job.first, error, attempts)
         problem = Problem("internal_error", f"the turn failed in stage {self.stage.name!r}; it has been set aside")
         end = self._failed(job, problem)

@@ -12,6 +12,7 @@
     │   ├── BusUnavailable
     │   └── EngineUnavailable
     ├── MessageTooLarge
+    ├── NothingSettled
     ├── UndecodableMessage
     ├── TopicMissing
     ├── TopicMismatch
@@ -126,6 +127,17 @@ class MessageTooLarge(PenstockError):
     def __init__(self, topic: str, *, size: int, limit: int) -> None:
         super().__init__(f"a message of {size} bytes is too large for topic {topic!r}, which takes at most {limit}")
         self.topic, self.size, self.limit = topic, size, limit
+
+
+class NothingSettled(PenstockError):
+    """An open-ended stream of which `read` bytes were read and not settled, where at most `limit` may be held."""
+
+    def __init__(self, stage: str, *, read: int, limit: int) -> None:
+        super().__init__(
+            f"stage {stage!r} has read {read} bytes of a stream without settling any, and may hold at most {limit}; "
+            "settle more often, or give the stage more (Stage.unsettled)"
+        )
+        self.stage, self.read, self.limit = stage, read, limit
 
 
 class UndecodableMessage(PenstockError):

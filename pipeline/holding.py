@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from typing import Any
 
 from pipeline.bus import Part, Record
+from pipeline.folding import Backlog
 from pipeline.job import Job
 from pipeline.journal import Fence, Published
 from pipeline.messages import Message
@@ -47,6 +48,7 @@ class Holding:
         self.fence = Fence()
         self.lanes: dict[object, Lane] = {}
         self.jobs: dict[Id, Job] = {}
+        self.backlog = Backlog()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.paused = False
         self.given_up = False
@@ -69,6 +71,11 @@ class Holding:
         if lane is None:
             lane = self.lanes[key] = Lane(self, key)
         return lane
+
+    def unsure(self, *, running: bool) -> list[Job]:
+        """Jobs of which something may be on its way to the log; those that are still `running`, too."""
+        jobs = [job for lane in self.lanes.values() for job in lane.on_the_way]
+        return [*jobs, *self.jobs.values()] if running else jobs
 
     def leave(self, lane: Lane) -> None:
         """Forget `lane` if nothing is left in it."""
@@ -93,19 +100,15 @@ class Holding:
         return turn in self._finished
 
     def finish(self, job: Job) -> None:
-        """`job` has come to its end."""
-        for offset in job.offsets:
-            self.window.finish(offset)
+        """`job` has come to its end. One that was closed for its silence may begin anew."""
+        job.end(self.window)
         if self.jobs.get(job.id) is job:
             del self.jobs[job.id]
+        if job.closed:
+            return
         self._finished[job.id] = None
         if len(self._finished) > REMEMBERED:
             self._finished.popitem(last=False)
-
-    @property
-    def unread(self) -> int:
-        """Messages that wait for a folding stage to read them."""
-        return sum(job.unread for job in self.jobs.values())
 
     def uncommitted(self) -> int | None:
         """The offset to commit, if it has moved since the last commit."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from pipeline.bus import Headers, Record
@@ -16,6 +16,7 @@ from pipeline.headers import DEADLINE, PASSED_ON, TENANT
 from pipeline.messages import Message
 from pipeline.request import NOBODY, Request
 from pipeline.stage import StopReason
+from pipeline.window import Window
 
 ALL_PASSED_ON = frozenset(PASSED_ON)
 
@@ -31,23 +32,27 @@ class Stopped(Exception):
 class Job:
     """A turn in a stage: its records in order, and its outputs with their deliveries.
 
-    A folding stage's turn has several messages, of which `unread` have not yet been read. `awaited` counts the
-    deliveries of which somebody waits to hear.
+    `awaited` counts the deliveries of which somebody waits to hear. A folding stage's turn is a `FoldingJob`.
     """
 
     __slots__ = (
-        "_arrived", "_deadline", "_grace", "_interrupted", "_reason", "_task",
-        "awaited", "began", "first", "id", "message", "messages", "offsets", "outputs", "recovered", "unread",
+        "_deadline", "_grace", "_interrupted", "_reason", "_task",
+        "awaited", "began", "first", "id", "message", "outputs", "recovered",
     )  # fmt: skip
+
+    open = False
+    """Whether it is a stream without a deadline."""
+
+    closed = False
+    """Whether another message of the turn would be the first of a new job."""
+
+    progress = 0
+    """How many messages have been settled so far."""
 
     def __init__(self, record: Record, message: Message, *, patience: float, grace: float) -> None:
         self.id = (message.session, message.turn)
         self.first = record
         self.message = message
-        self.offsets = [record.offset]
-        self.messages = [message]
-        self.unread = 1
-        self._arrived: asyncio.Event | None = None
         self.began = 0.0
         self.awaited = 0
         self.outputs: list[tuple[Message, asyncio.Future[int]]] = []
@@ -55,7 +60,7 @@ class Job:
         self._grace = grace
         self._deadline = _deadline(record.headers, patience)
         self._task: asyncio.Task[Any] | None = None
-        self._interrupted = False
+        self._interrupted: Exception | None = None
         self._reason: StopReason = "deadline"
 
     @property
@@ -71,37 +76,31 @@ class Job:
         """Whose turn it is, and until when."""
         return Request(self.first.headers.get(TENANT) or NOBODY, self._deadline)
 
-    def add(self, record: Record, message: Message) -> None:
-        """Another message of a folding stage's turn."""
-        self.offsets.append(record.offset)
-        self.messages.append(message)
-        self.unread += 1
-        if self._arrived is not None:
-            self._arrived.set()
+    def settle(self, count: int, window: Window) -> None:
+        """See `FoldingJob.settle`.
 
-    async def read(self, last: Any) -> AsyncGenerator[Message, None]:
-        """The turn's messages as they come, up to the one for which `last` is true."""
-        position = 0
-        while True:
-            while position < len(self.messages):
-                message = self.messages[position]
-                position += 1
-                self.unread = len(self.messages) - position
-                yield message
-                if last(message):
-                    return
-            self._arrived = asyncio.Event()
-            await self._arrived.wait()
+        Raises:
+            ValueError: the stage is not folding.
+        """
+        raise ValueError(f"Settled({count}) from a stage that is not folding, whose turns are one message")
+
+    def end(self, window: Window) -> None:
+        """Nothing is left to do: finish in `window` what the turn still holds."""
+        window.finish(self.first.offset)
+
+    def follow(self, delivery: asyncio.Future[int]) -> None:
+        """Whether `delivery` fails is seen at the turn's end."""
 
     def stop(self, reason: StopReason) -> None:
         """Give the turn up, now if it is running, or else as soon as it would."""
         self._reason = reason
         self._deadline = -self._grace
-        self._interrupt()
+        self._interrupt(Stopped(reason))
 
-    def _interrupt(self) -> None:
-        if self._task is not None and not self._interrupted:
-            self._interrupted = True
+    def _interrupt(self, error: Exception) -> None:
+        """Let the work end with `error`, if it is running."""
+        if self._task is not None and self._interrupted is None:
+            self._interrupted = error
             self._task.cancel()
 
     def watch(self, now: float) -> None:
@@ -110,7 +109,7 @@ class Job:
         One look at all jobs every so often costs far less than a timer for each.
         """
         if now > self._deadline + self._grace:
-            self._interrupt()
+            self._interrupt(Stopped(self._reason))
 
     async def within_time(self, work: Coroutine[None, None, None]) -> None:
         """Await `work`, but no longer than until a `stop`, or the first `watch` after the deadline.
@@ -126,23 +125,26 @@ class Job:
         task = asyncio.current_task()
         assert task is not None
         cancels = task.cancelling()
-        self._task, self._interrupted = task, False
+        self._begin(task)
         try:
             await work
         except (asyncio.CancelledError, TimeoutError):
-            if not self._interrupted or task.cancelling() > cancels + 1:
+            if self._interrupted is None or task.cancelling() > cancels + 1:
                 raise
-            raise Stopped(self._reason) from None
+            raise self._interrupted from None
         finally:
             self._task = None
-            if self._interrupted:
+            if self._interrupted is not None:
                 task.uncancel()
+
+    def _begin(self, task: asyncio.Task[Any]) -> None:
+        self._task, self._interrupted = task, None
 
     def published(self) -> list[Message]:
         """What stands in the log of what this turn gave so far: all up to the first whose delivery is not sure."""
         standing: list[Message] = list(self.recovered)
         for message, delivery in self.outputs:
-            if not _stands(delivery):
+            if not stands(delivery):
                 break
             standing.append(message)
         return standing
@@ -155,14 +157,18 @@ class Job:
     @property
     def written(self) -> bool:
         """Whether all that was published stands in the log."""
-        return all(_stands(delivery) for _, delivery in self.outputs)
+        return all(stands(delivery) for _, delivery in self.outputs)
 
     def forget_unsure(self) -> None:
         """Before another attempt: what is not known to stand in the log is to be said again."""
         self.recovered = self.published()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was published."""
         self.outputs.clear()
 
-    async def settled(self, timeout: float = 5.0) -> None:
+    async def resolved(self, timeout: float = 5.0) -> None:
         """Wait until it is known of all that was published whether it stands in the log, or `timeout` seconds."""
         if pending := self.unsure:
             await asyncio.wait(pending, timeout=timeout)
@@ -173,11 +179,11 @@ class Job:
         Raises:
             BusUnavailable: something does not.
         """
-        for _, delivery in self.outputs:
+        for _, delivery in tuple(self.outputs):
             await delivery
 
 
-def _stands(delivery: asyncio.Future[int]) -> bool:
+def stands(delivery: asyncio.Future[int]) -> bool:
     """Whether what was handed over stands in the log."""
     return delivery.done() and not delivery.cancelled() and delivery.exception() is None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +18,7 @@ from pipeline.answering import Answering
 from pipeline.bus import Bus, Member, Part, Record
 from pipeline.cancels import Cancels
 from pipeline.errors import BusUnavailable, UndecodableMessage
+from pipeline.folding import FoldingJob, folding_job
 from pipeline.holding import Holding, Id
 from pipeline.job import Job
 from pipeline.messages import Message
@@ -157,7 +158,7 @@ class Loop:
                 await asyncio.sleep(0)  # more may be there already, but these come first
 
     def _load(self, holding: Holding) -> int:
-        return holding.unread if self.stage.folding else holding.window.span
+        return holding.backlog.count if self.stage.folding else holding.window.span
 
     def _room(self) -> int:
         rooms = (self.stage.span - self._load(holding) for holding in self._holdings.values() if not holding.paused)
@@ -189,7 +190,8 @@ class Loop:
         try:
             message: Message = self.stage.reads.decode(record.value)
         except UndecodableMessage as error:
-            self._start(holding, self._answering.bury_unread(holding, record, error))
+            burying = self._answering.bury_unread(holding, record, error)
+            holding.own(self._tasks.create_task(burying))
             return
         self._queue(holding, record, message)
 
@@ -199,15 +201,17 @@ class Loop:
             self.metrics.repeated.inc()
             holding.window.finish(record.offset)
             return
-        if self.stage.folding and turn in holding.jobs:
-            holding.jobs[turn].add(record, message)
-            return
-        job = Job(record, message, patience=self._settings.patience, grace=self.stage.grace)
-        holding.jobs.setdefault(turn, job)
-        self._working.add(holding.lane(turn if self.stage.folding else record.key), job)
-
-    def _start(self, holding: Holding, work: Coroutine[None, None, None]) -> None:
-        holding.own(self._tasks.create_task(work))
+        if self.stage.folding is None:
+            job = Job(record, message, patience=self._settings.patience, grace=self.stage.grace)
+            holding.jobs.setdefault(turn, job)
+            self._working.add(holding.lane(record.key), job)
+        elif isinstance(present := holding.jobs.get(turn), FoldingJob) and not present.closed:
+            present.add(record, message)
+        else:
+            others = sum(len(one.jobs) for one in self._holdings.values()) if self.stage.idle_s else 0
+            job = folding_job(self.stage, record, message, holding.backlog, self._settings.patience, others)
+            holding.jobs[turn] = job
+            self._working.add(holding.lane(turn), job)
 
     def _stop(self, turn: Id) -> None:
         for holding in self._holdings.values():
@@ -271,25 +275,26 @@ class Loop:
         if self.stage.journal is None:
             holding.open()
         else:
-            self._start(holding, self._take_over(holding))
+            holding.own(self._tasks.create_task(self._take_over(holding)))
 
     async def _take_over(self, holding: Holding) -> None:
         await self._takeover.open(holding)
         self._working.open(holding)
 
     async def _finish_work(self) -> None:
-        """Let the work in hand come to its end, for as long as a drain may take; give up the rest."""
-        tasks = {task for holding in self._holdings.values() for task in holding.tasks if self.stage.each}
-        waiting = {task for holding in self._holdings.values() if not holding.opened.is_set() for task in holding.tasks}
-        if tasks - waiting:
-            await asyncio.wait(tasks - waiting, timeout=self._settings.drain)
-        jobs = [
-            job for holding in self._holdings.values() for lane in holding.lanes.values() for job in lane.on_the_way
-        ]
-        await asyncio.gather(*(job.settled(self._settings.drain) for job in jobs))
+        """Let the work in hand come to its end, for as long as a drain may take; give up the rest.
+
+        A folding stage's turns are left where they are: what would end them may never come.
+        """
+        holdings, folding = self._holdings.values(), self.stage.folding is not None
+        tasks = {task for holding in holdings if holding.opened.is_set() for task in holding.tasks}
+        if tasks and not folding:
+            await asyncio.wait(tasks, timeout=self._settings.drain)
+        jobs = [job for holding in holdings for job in holding.unsure(running=folding)]
+        await asyncio.gather(*(job.resolved(self._settings.drain) for job in jobs))
         await asyncio.sleep(0)  # for what waits to hear of it
-        for holding in self._holdings.values():
+        for holding in holdings:
             holding.abandon()
-        leftovers = {task for holding in self._holdings.values() for task in holding.tasks}
+        leftovers = {task for holding in holdings for task in holding.tasks}
         if leftovers:
             await asyncio.wait(leftovers, timeout=5.0)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -23,13 +23,27 @@ Each = Callable[[Any], Stream]
 """One message in, a stream of messages out."""
 
 Folding = Callable[[Stream], Stream]
-"""All messages of one turn in, as a stream, and a stream of messages out. Its state is its local variables."""
+"""All messages of one turn in, as a stream, and a stream of messages out. Its state is its local variables.
+
+Between the messages it may yield `Settled`.
+"""
 
 Resume = Callable[[Any, Sequence[Any]], Message | None]
 """(message, what was already published for it) → the message to go on with; None: nothing is left to do."""
 
 Stopped = Callable[[Message, Sequence[Message], StopReason], Message]
 """(message, what was published for it, why it is given up) → what to say instead of the rest: Done or Finished."""
+
+
+class Settled(NamedTuple):
+    """A folding stage's word to the loop, which publishes nothing for it: what was read so far, and need not be again.
+
+    The first `messages` that this call of the stage was given are done with, once all that it yielded before
+    stands in the log: they may be committed, and are forgotten together with what was published for them. A later call
+    for the same turn (a retry, a new owner) begins with the message after them, and has to say the same from there on.
+    """
+
+    messages: int
 
 
 LATE = Problem("deadline_exceeded", "the answer was not ready in time")
@@ -58,15 +72,22 @@ class Stage:
     """A named callable between two topics.
 
     Exactly one of `each` and `folding` is set. A folding stage gets the messages of one turn as a stream, which ends
-    with the message for which `last` is true; nothing of a turn is committed before that.
+    with the message for which `last` is true; of a turn is committed before that only what the stage says is `Settled`.
+    What `stopped` gets as published is then what was published since.
+
+    A folding stage with an `idle_s` is open-ended: a turn of it is a stream that may go on for hours. It has no
+    deadline, and its messages end, too, when none has come for `idle_s` seconds; one that comes later begins a new
+    call. A stopping worker leaves it where it is, to be gone on with elsewhere from what is settled.
 
     A stage with a `resume` can go on in the middle of a message: `journal` is the topic that it publishes to, which a
     new owner of a partition reads back; its partitions correspond to those of `reads`.
 
     `span` bounds the records of a partition between the oldest unfinished and the newest started (of a folding stage:
-    those that wait to be read, for the oldest turn can end only by reading on); `concurrency` bounds the messages that
-    are being worked on at once. A stage that is not `cancellable` lets the word of a stage before it come through;
-    `grace` is how many seconds it waits for that beyond a turn's deadline.
+    those that wait to be read, for the oldest turn can end only by reading on). `concurrency` bounds the messages that
+    are being worked on at once, and the open-ended streams: one more is refused at once, for it cannot wait without
+    holding up the others of its partition. `unsettled` bounds the bytes that an open-ended stream has read and not
+    settled: one that exceeds it has failed. A stage that is not `cancellable` lets the word of a stage before it come
+    through; `grace` is how many seconds it waits for that beyond a turn's deadline.
     """
 
     name: str
@@ -82,19 +103,25 @@ class Stage:
     concurrency: int = 256
     cancellable: bool = True
     grace: float = 0.0
+    idle_s: float | None = None
+    unsettled: int = 64 << 20
 
     def __post_init__(self) -> None:
         if (self.each is None) == (self.folding is None):
             raise ValueError(f"stage {self.name!r} must have exactly one of each and folding")
         if (self.journal is None) != (self.resume is None):
             raise ValueError(f"stage {self.name!r} must have both of journal and resume, or none")
+        if self.idle_s is not None and (self.folding is None or self.idle_s <= 0):
+            raise ValueError(f"stage {self.name!r}: idle_s must be positive, and is for folding stages only")
 
 
 def chain(*stages: Stage) -> Stage:
     """Several stages as one, in one process: the hop between them is a function call.
 
     What a stage says that the next one does not read (a refusal, say) leaves the chain as it is. After a takeover the
-    turn is computed anew from its start; the same seed gives the same answer, and the gateway cuts what it has.
+    turn is computed anew from its start; the same seed gives the same answer, and the gateway cuts what it has. So what
+    a folding stage says is `Settled` has no meaning in a chain, and is dropped: the chain's one message is its whole
+    turn. For the same reason no stage of it is open-ended.
     """
     head, *rest = stages
     if head.each is None:
@@ -207,7 +234,8 @@ def _folded(first: Each, then: Stage) -> Each:
             async for result in results:
                 while aside:
                     yield aside.pop(0)
-                yield result
+                if not isinstance(result, Settled):
+                    yield result
         while aside:
             yield aside.pop(0)
 

@@ -121,7 +121,7 @@ class Working:
         if (holding.jobs.get(job.id) is not job or holding.knows(job.id)) and not await self._is_new(lane, job):
             self.metrics.repeated.inc()
             holding.finish(job)
-        elif await self._work(holding, lane, job):
+        elif await self._work(holding, None if job.open else lane, job):
             self._published(lane, job)
         else:
             lane.on_the_way[job] = None
@@ -145,7 +145,7 @@ class Working:
         holding = lane.holding
         first = holding.jobs.get(job.id, job)
         if first is not job and first in lane.on_the_way:
-            await first.settled()
+            await first.resolved()
             await asyncio.sleep(0)
         return not holding.knows(job.id)
 
@@ -189,7 +189,7 @@ class Working:
     async def _redo(self, lane: Lane) -> None:
         """Do again, in their order and one by one, the jobs of which something does not stand in the log."""
         for job in list(lane.on_the_way):
-            await job.settled()
+            await job.resolved()
         for job in list(lane.on_the_way):
             if not job.written:
                 self.metrics.retries.inc()
