@@ -39,6 +39,15 @@ BaseUrl = Annotated[
     str | None,
     typer.Option("--base-url", metavar="URL", help="That server, http://HOST:PORT/v1; --model is its tokenizer then."),
 ]
+Asr = Annotated[
+    str | None,
+    typer.Option(
+        "--asr",
+        metavar="MODEL",
+        help="Whisper model that listens: tiny, base, small, ... or a folder.",
+        show_default="the bundled demo model",
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.", show_default="8080")]
@@ -68,6 +77,7 @@ SETTINGS = {
     "engine": "model.engine",
     "base_url": "model.base_url",
     "device": "model.device",
+    "asr": "asr.model",
     "host": "gateway.host",
     "port": "gateway.port",
     "kafka": "kafka.bootstrap",
