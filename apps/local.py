@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.01
 PAGES = Path(__file__).parent / "chat" / "static"
+VOICE_PAGE = Path(__file__).parent / "voice" / "static"
 
 
 class Gateway(NamedTuple):
@@ -109,7 +110,7 @@ async def listening(bus: Bus, settings: Settings, health: Health, model: str) ->
         settings.gateway,
         models=(model,),
         ready=ready,
-        static=[StaticMount(PAGES)],
+        static=[StaticMount(VOICE_PAGE, "/voice"), StaticMount(PAGES)],
         registry=health.registry,
     )
     stop = asyncio.Event()
@@ -152,6 +153,7 @@ def announce(address: str, model: str, settings: GatewaySettings) -> None:
     tls = "s" if settings.tls_cert else ""
     rows = {
         "page": f"http{tls}://{address}",
+        "voice": f"http{tls}://{address}/voice/  (talk to it)",
         "realtime": f"ws{tls}://{address}/v1/realtime  (any client of the OpenAI Realtime API)",
         "chat": f"websocat ws{tls}://{address}/chat/me  (a line in, tokens out)",
         "terminal": f"penstock chat --url ws{tls}://{address}",

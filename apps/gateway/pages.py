@@ -11,7 +11,7 @@ from typing import NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -82,8 +82,19 @@ class Headers:
 
 
 def static_routes(mounts: Sequence[StaticMount]) -> list[BaseRoute]:
-    """The routes of the pages."""
-    return [Mount(mount.path.rstrip("/"), StaticFiles(directory=mount.directory, html=True)) for mount in mounts]
+    """The routes of the pages: those of the first mount whose path fits."""
+    return [route for mount in mounts for route in _routes(mount)]
+
+
+def _routes(mount: StaticMount) -> list[BaseRoute]:
+    """The files of a mount; its path without the slash at the end leads to it, for what is linked from there."""
+    path = mount.path.rstrip("/")
+
+    async def to_folder(_: Request) -> Response:
+        return RedirectResponse(f"{path}/")
+
+    files = Mount(path, StaticFiles(directory=mount.directory, html=True))
+    return [Route(path, to_folder), files] if path else [files]
 
 
 def shared_paths(mounts: Sequence[StaticMount]) -> frozenset[str]:

@@ -1,44 +1,10 @@
-/** The demo page around the chat: its colours, what is measured, and the line to copy. */
+/** The demo page around the chat: what is measured, and the line to copy. */
 (() => {
   "use strict";
 
-  const THEMES = ["auto", "light", "dark"];
   const SHOWN = 14; // answers in the little chart
   const WORDS = { idle: "Asleep", connecting: "Connecting", ready: "Open", waiting: "Reconnecting", refused: "Refused" };
   const byId = (id) => document.getElementById(id);
-
-  /** The page's storage may be refused; the choice is then forgotten with the page. */
-  function remembered() {
-    try {
-      return localStorage.getItem("penstock-demo:theme");
-    } catch {
-      return null;
-    }
-  }
-
-  function remember(theme) {
-    try {
-      localStorage.setItem("penstock-demo:theme", theme);
-    } catch {
-      // Refused: nothing to do.
-    }
-  }
-
-  let theme = THEMES.includes(remembered()) ? remembered() : "auto";
-  document.documentElement.dataset.theme = theme; // before the first paint
-
-  function showTheme() {
-    document.documentElement.dataset.theme = theme;
-    document.querySelector("penstock-chat")?.setAttribute("data-theme", theme);
-    byId("theme-name").textContent = theme[0].toUpperCase() + theme.slice(1);
-    byId("theme").setAttribute("aria-label", `Colours: ${theme === "auto" ? "automatic" : theme}`);
-  }
-
-  function nextTheme() {
-    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-    remember(theme);
-    showTheme();
-  }
 
   const firsts = [];
 
@@ -94,8 +60,6 @@
   document.addEventListener("penstock:state", onState);
   document.addEventListener("DOMContentLoaded", () => {
     byId("snippet").textContent = `<script src="${location.origin}/widget.js" data-title="Ask us" async></script>`;
-    byId("theme").addEventListener("click", nextTheme);
     byId("copy").addEventListener("click", copySnippet);
-    showTheme();
   });
 })();

@@ -1,0 +1,86 @@
+/** Where sound comes from: the microphone, or a file in its place; and whether it is muted. Knows no server. */
+
+import { Microphone } from "./capture.js";
+import { Played, decoded } from "./file.js";
+import { loudness } from "./pcm.js";
+
+/**
+ * `hooks.frame(samples)` gets 20 ms at a time and returns whether they were taken; `hooks.level(rms)`, `hooks.lost()`:
+ * the microphone has gone; `hooks.tail(seconds)`: whether the file's end needs more silence; `hooks.ended()`.
+ */
+export class Ears {
+  #hooks;
+  #microphone = null;
+  #file = null;
+  muted = false;
+
+  constructor(hooks) {
+    this.#hooks = hooks;
+  }
+
+  get open() {
+    return Boolean(this.#microphone);
+  }
+
+  get streaming() {
+    return Boolean(this.#file);
+  }
+
+  get device() {
+    return this.#microphone?.device ?? "";
+  }
+
+  /** Seconds of the file: { played, all }. */
+  get progress() {
+    return this.#file?.progress ?? { played: 0, all: 0 };
+  }
+
+  /** Listen to the microphone `device`. Throws NoMicrophone. */
+  async listen(device) {
+    await this.close();
+    this.#microphone = await Microphone.open({
+      device,
+      onFrame: (samples) => this.#onFrame(samples),
+      onLost: () => this.close().then(() => this.#hooks.lost()),
+    });
+  }
+
+  async close() {
+    const microphone = this.#microphone;
+    [this.#microphone, this.muted] = [null, false];
+    this.#hooks.level(0);
+    await microphone?.close();
+  }
+
+  /** Stream a file instead. Throws UnusableFile. */
+  async stream(file) {
+    const samples = await decoded(file);
+    this.stopFile();
+    this.#file = new Played(samples, {
+      onFrame: (frame) => this.#onFileFrame(frame),
+      tail: (seconds) => this.#hooks.tail(seconds),
+      onEnd: () => this.stopFile(),
+    });
+  }
+
+  stopFile() {
+    if (!this.#file) return;
+    this.#file.close();
+    this.#file = null;
+    this.#hooks.level(0);
+    this.#hooks.ended();
+  }
+
+  #onFrame(samples) {
+    if (!this.#microphone || this.#file) return;
+    if (this.muted) samples.fill(0); // silence goes on, so that a turn that has begun can end
+    this.#hooks.level(loudness(samples));
+    this.#hooks.frame(samples);
+  }
+
+  #onFileFrame(samples) {
+    const taken = this.#hooks.frame(samples);
+    if (taken) this.#hooks.level(loudness(samples));
+    return taken;
+  }
+}

@@ -1,0 +1,310 @@
+/**
+ * A voice session: what is asked of the server, and what is done when it speaks. Puts sound on the line, answers into
+ * the loudspeaker, and takes both back when somebody cuts in. Knows nothing of the page, which is told with
+ * `hooks.state(state, detail)`, `.changed()`, `.notice(text)`, `.deaf(text)`, `.flow(flow, seconds)`, `.turn(begins)`,
+ * `.silenced(ms)` and `.loudness(rms)` of what is being played.
+ */
+
+import { Conversation } from "./conversation.js";
+import { Link } from "./link.js";
+import { RATE, fromBase64, fromPCM16 } from "./pcm.js";
+import { Playback } from "./playback.js";
+import { Requests, newId } from "./requests.js";
+import { Clock } from "./timing.js";
+import { Uplink } from "./uplink.js";
+import { DEAF, DUMB, UNHEARD, UNTRANSCRIBED, aboutError } from "./words.js";
+
+const SHORTEST = 0.2 * RATE; // samples of a turn that is worth sending
+const ANSWER_MS = 20_000; // something was asked → any event
+const TOLD = 30; // entries that a new server session is told
+const QUEUED = 5; // lines that wait for the connection, or for the end of an answer
+const PADDING_MS = 300;
+const QUIET = new Set(["response_cancel_not_active", "session_expired"]); // errors that nobody need know of
+
+/** How turns end; null where a button says so. */
+function detection({ mode, ends }) {
+  const both = { create_response: true, interrupt_response: true };
+  if (mode === "push") return null;
+  if (ends === "meaning") return { type: "semantic_vad", eagerness: "auto", ...both };
+  return { type: "server_vad", threshold: 0.5, prefix_padding_ms: PADDING_MS, silence_duration_ms: Number(ends), ...both };
+}
+
+function toItem({ id, role, text }) {
+  return { id, type: "message", role, content: [{ type: role === "user" ? "input_text" : "output_text", text }] };
+}
+
+export class Session {
+  options = { mode: "free", ends: "500", reply: "audio" };
+  #link;
+  #uplink;
+  #clock = new Clock();
+  #measures;
+  #hooks;
+  #requests;
+  #queue = []; // entries of lines, or null for an answer to what was spoken
+  #asked = false; // a response was asked for, and has not begun
+  #talking = null; // { entry, samples } while the button is pressed
+  #watchdog = 0;
+
+  constructor(url, key, measures, hooks) {
+    [this.#measures, this.#hooks] = [measures, hooks];
+    this.conversation = new Conversation(hooks.changed);
+    this.playback = new Playback({
+      begun: (item) => this.#onPlaying(item),
+      at: (item, played, loudness) => this.#onPlayed(item, played, loudness),
+      starved: () => {},
+      ended: (item) => this.#onPlayedOut(item),
+    });
+    this.#link = new Link(url, key, {
+      state: (state, detail) => this.#onState(state, detail),
+      ready: () => this.#onReady(),
+      event: (event) => this.#onEvent(event),
+      resumed: () => this.#onResumed(),
+      lost: () => this.#onLost(),
+    });
+    this.#requests = new Requests(this.#link);
+    this.#uplink = new Uplink(this.#link, this.#clock, { flow: hooks.flow, unheard: () => hooks.notice(UNHEARD) });
+  }
+
+  get state() {
+    return this.#link.state;
+  }
+
+  get talking() {
+    return Boolean(this.#talking);
+  }
+
+  open() {
+    this.#link.open();
+  }
+
+  /** Go on with another API key. */
+  use(key) {
+    this.#link.key = key;
+    this.#link.open();
+  }
+
+  configure(options) {
+    Object.assign(this.options, options);
+    if (this.state === "ready") this.#configure();
+  }
+
+  // -- speaking to it
+
+  /** Send samples, heard at `at`; false where they cannot be taken. Of push-to-talk only what is said into the button. */
+  hear(samples, at = performance.now()) {
+    if (this.options.mode === "push" && !this.#talking) return true;
+    if (!this.#uplink.send(samples, at)) return false;
+    if (this.#talking) this.#talking.samples += samples.length;
+    else if (!this.conversation.open) this.#uplink.expect(samples);
+    return true;
+  }
+
+  /** The button is pressed: what comes now is a turn. */
+  press() {
+    if (this.#talking || this.state !== "ready") return false;
+    this.interrupt();
+    this.#talking = { entry: this.conversation.pressed(), samples: 0 };
+    return true;
+  }
+
+  /** The button is released: the turn is over. False where it was discarded, or too short to be one. */
+  release(discarded = false) {
+    if (!this.#talking) return false;
+    const { entry, samples } = this.#talking;
+    this.#talking = null;
+    if (discarded || samples < SHORTEST) return this.#discard(entry);
+    const fail = (note) => this.conversation.set(entry, { state: "failed", note });
+    this.conversation.set(entry, { holding: false, state: "hearing" });
+    this.#measures.ended({ end: performance.now() });
+    this.#requests.send("input_audio_buffer.commit", {}, (error) => fail(aboutError(error)));
+    setTimeout(() => entry.state === "hearing" && fail(UNTRANSCRIBED), ANSWER_MS);
+    this.#queue.push(null);
+    this.#pump();
+    return true;
+  }
+
+  /** A typed line; false when no more can wait. */
+  say(text) {
+    if (this.#queue.length >= QUEUED) return false;
+    this.interrupt();
+    this.#queue.push(this.conversation.typed(newId("item"), text));
+    this.#link.open();
+    this.#pump();
+    return true;
+  }
+
+  /** Be silent, and leave the answer under way. */
+  interrupt() {
+    const { active } = this.conversation;
+    if (active) this.#requests.send("response.cancel", { response_id: active });
+    return this.#silence();
+  }
+
+  #discard(entry) {
+    this.#requests.send("input_audio_buffer.clear", {});
+    this.conversation.drop(entry);
+    return false;
+  }
+
+  /** Stop playing, and tell the server how far each answer was heard. Returns whether anything was to be heard. */
+  async #silence() {
+    const silenced = this.conversation.silence();
+    const cut = new Map((await this.playback.flush()).map(({ item, played }) => [item, played]));
+    for (const entry of silenced) {
+      if (cut.has(entry.id)) entry.played = cut.get(entry.id);
+      if (this.conversation.cut(entry)) this.#truncate(entry);
+    }
+    return [...cut.values()].some((played) => played > 0);
+  }
+
+  #truncate({ id, played }) {
+    this.#requests.send("conversation.item.truncate", { item_id: id, content_index: 0, audio_end_ms: Math.floor((played * 1000) / RATE) });
+  }
+
+  // -- asking
+
+  #configure() {
+    const input = { transcription: { model: "default" }, turn_detection: detection(this.options) };
+    this.#requests.send("session.update", { session: { type: "realtime", output_modalities: [this.options.reply], audio: { input } } });
+  }
+
+  /** Ask for what waits longest, once the line is free. */
+  #pump() {
+    if (!this.#queue.length || this.#asked || this.conversation.active || this.state !== "ready") return;
+    const line = this.#queue.shift();
+    if (line) this.#tell(line);
+    this.#asked = true;
+    this.#requests.send("response.create", {}, (error) => this.#onRefused(error, line));
+    clearTimeout(this.#watchdog);
+    this.#watchdog = setTimeout(() => this.state === "ready" && this.#link.reconnect(), ANSWER_MS); // it may have died unseen
+  }
+
+  #tell(line) {
+    this.#requests.send("conversation.item.create", { item: toItem(line) }, (error) => this.#onRefused(error, line));
+    this.conversation.set(line, { state: "final" });
+    this.#measures.ended({ item: line.id, end: performance.now(), typed: true });
+  }
+
+  #onRefused(error, line) {
+    this.#asked = false;
+    if (line) this.conversation.set(line, { state: "failed", note: aboutError(error) });
+    else this.#hooks.notice(aboutError(error));
+    this.#pump();
+  }
+
+  // -- the connection
+
+  #onState(state, detail) {
+    clearTimeout(this.#watchdog);
+    this.#clock.doubt();
+    if (state !== "ready") this.release(true);
+    this.#hooks.state(state, detail);
+  }
+
+  #onReady() {
+    this.#clock.restart();
+    this.#requests.restart();
+    this.#asked = false;
+    this.#configure();
+    for (const entry of this.conversation.history(TOLD)) this.#requests.send("conversation.item.create", { item: toItem(entry) });
+    this.#pump();
+  }
+
+  #onResumed() {
+    this.#requests.again();
+    this.#pump();
+  }
+
+  #onLost() {
+    for (const { id } of this.conversation.entries) this.playback.end(id);
+    this.conversation.lost();
+  }
+
+  // -- hearing it
+
+  #onEvent(event) {
+    clearTimeout(this.#watchdog);
+    this.conversation.hear(event);
+    const handlers = {
+      "session.updated": () => this.#onConfigured(event.session),
+      "input_audio_buffer.speech_started": () => this.#onSpeech(event),
+      "input_audio_buffer.speech_stopped": () => this.#onSpeechEnd(event),
+      "input_audio_buffer.committed": () => this.#measures.named(event.item_id),
+      "conversation.item.input_audio_transcription.completed": () => this.#measures.step("final", { item: event.item_id }),
+      "conversation.item.truncated": () => this.#requests.send("conversation.item.retrieve", { item_id: event.item_id }),
+      "response.created": () => this.#onBegun(event.response),
+      "response.output_text.delta": () => this.#measures.step("word", { response: event.response_id }),
+      "response.output_audio_transcript.delta": () => this.#measures.step("word", { response: event.response_id }),
+      "response.output_audio.delta": () => this.#onSound(event),
+      "response.output_audio.done": () => this.playback.end(event.item_id),
+      "response.done": () => this.#onDone(event.response),
+      error: () => this.#onError(event.error ?? {}),
+    };
+    if (Object.hasOwn(handlers, event.type)) handlers[event.type]();
+  }
+
+  #onConfigured(session) {
+    const modalities = session?.output_modalities;
+    if (this.options.reply === "audio" && modalities && !modalities.includes("audio")) this.#hooks.notice(DUMB);
+  }
+
+  /** Somebody cuts in: from the first sample of that speech until the loudspeaker is silent. */
+  async #onSpeech({ audio_start_ms: start }) {
+    this.#uplink.answered();
+    this.#hooks.turn(true);
+    const from = this.#clock.when(start + PADDING_MS) ?? performance.now();
+    if (await this.#silence()) this.#hooks.silenced(performance.now() - from);
+  }
+
+  #onSpeechEnd({ item_id: item, audio_end_ms: end }) {
+    this.#hooks.turn(false);
+    const pause = this.options.ends === "meaning" ? 0 : Number(this.options.ends);
+    this.#measures.ended({ item, end: this.#clock.when(end) ?? performance.now(), pause });
+  }
+
+  #onBegun(response) {
+    this.#asked = false;
+    this.#requests.answered();
+    this.#measures.answered(response.id);
+  }
+
+  #onSound({ item_id: id, delta, marks }) {
+    const entry = this.conversation.find(id);
+    if (!entry || entry.silenced) return;
+    const samples = fromPCM16(fromBase64(delta));
+    this.conversation.received(entry, samples.length, marks);
+    this.playback.add(id, samples);
+  }
+
+  #onDone({ id }) {
+    for (const entry of this.conversation.entries) if (entry.response === id) this.playback.end(entry.id);
+    this.#pump();
+  }
+
+  #onError(error) {
+    const ours = this.#requests.refused(error);
+    if (aboutError(error) === DEAF) this.#hooks.deaf(DEAF);
+    else if (!ours && !QUIET.has(error.code)) this.#hooks.notice(aboutError(error));
+  }
+
+  // -- the loudspeaker
+
+  #onPlaying(item) {
+    const entry = this.conversation.find(item);
+    if (!entry) return;
+    this.conversation.set(entry, { speaking: true });
+    this.#measures.step("sound", { response: entry.response });
+  }
+
+  #onPlayed(item, played, loudness) {
+    const entry = this.conversation.find(item);
+    this.#hooks.loudness(loudness);
+    if (entry && !entry.silenced) this.conversation.set(entry, { played });
+  }
+
+  #onPlayedOut(item) {
+    const entry = this.conversation.find(item);
+    if (entry) this.conversation.set(entry, { speaking: false });
+  }
+}
