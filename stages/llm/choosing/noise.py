@@ -19,8 +19,8 @@ def gumbel(keys: Sequence[tuple[int, int]], tokens: Tensor) -> Tensor:
     """The noise of each (seed, position) at each of `tokens` (int64, [tokens] or [keys, tokens]), in float64."""
     signed = torch.tensor([_signed(_key(seed, position)) for seed, position in keys], device=tokens.device)
     bits = _mix_all(signed[:, None] + (tokens + 1) * _signed(_GOLDEN))
-    uniform = (_shift(bits, 12).double() + 0.5) * 2.0**-52
-    return -torch.log(-torch.log(uniform))
+    uniform = _shift(bits, 12).double().add_(0.5).mul_(2.0**-52)
+    return uniform.log_().neg_().log_().neg_()
 
 
 def _key(seed: int, position: int) -> int:
@@ -35,15 +35,18 @@ def _mix(z: int) -> int:
 
 
 def _mix_all(z: Tensor) -> Tensor:
-    """`_mix` on int64, whose products wrap around alike."""
-    z = (z ^ _shift(z, 30)) * _signed(_FIRST)
-    z = (z ^ _shift(z, 27)) * _signed(_SECOND)
-    return z ^ _shift(z, 31)
+    """`_mix` on int64, whose products wrap around alike; in place."""
+    z ^= _shift(z, 30)
+    z *= _signed(_FIRST)
+    z ^= _shift(z, 27)
+    z *= _signed(_SECOND)
+    z ^= _shift(z, 31)
+    return z
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """To the right, zeros coming in."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _signed(z: int) -> int:

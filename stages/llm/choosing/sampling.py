@@ -48,33 +48,38 @@ class Choice(NamedTuple):
     mask: Tensor | None = None
 
     @property
-    def plain(self) -> bool:
-        """Whether it is the model's likeliest token."""
-        return self.temperature == 0 and self.shift is None and self.mask is None
+    def cut(self) -> bool:
+        """Whether only some of the likeliest tokens may be drawn."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
 def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
     """One token id for each row of `logits` ([rows, vocabulary]); rows beyond `choices` are padding."""
     if not choices:
         return []
-    tokens = logits[: len(choices)].argmax(-1)
-    asking = [row for row, choice in enumerate(choices) if not choice.plain]
-    if asking:
-        tokens[asking] = _choose(logits[asking], [choices[row] for row in asking])
-    return [int(token) for token in tokens.tolist()]
-
-
-def _choose(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
-    if rows := [row for row, choice in enumerate(choices) if choice.shift is not None]:
-        shifts = [shift for choice in choices if (shift := choice.shift) is not None]
-        logits[rows] = shifted(logits[rows], shifts, [choices[row].drafts for row in rows])
-    if rows := [row for row, choice in enumerate(choices) if choice.mask is not None]:
-        masks = [mask for choice in choices if (mask := choice.mask) is not None]
-        logits[rows] = logits[rows].masked_fill(~allowed(masks, logits[rows]), float("-inf"))
-    tokens = logits.argmax(-1)
-    if rows := [row for row, choice in enumerate(choices) if choice.temperature > 0]:
-        tokens[rows] = _draw(logits[rows], [choices[row] for row in rows])
+    logits = _steered(logits[: len(choices)], choices)
+    drawn = [row for row, choice in enumerate(choices) if choice.temperature > 0]
+    if len(drawn) == len(choices):
+        return _draw(logits, choices)
+    tokens: list[int] = logits.argmax(-1).tolist()
+    if drawn:
+        for row, token in zip(drawn, _draw(logits[drawn], [choices[row] for row in drawn]), strict=True):
+            tokens[row] = token
     return tokens
+
+
+def _steered(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
+    """`logits` with the penalties, biases and masks of `choices`."""
+    shifts = {row: choice.shift for row, choice in enumerate(choices) if choice.shift is not None}
+    masks = {row: choice.mask for row, choice in enumerate(choices) if choice.mask is not None}
+    if shifts or masks:
+        logits = logits.clone()
+    if rows := list(shifts):
+        logits[rows] = shifted(logits[rows], list(shifts.values()), [choices[row].drafts for row in rows])
+    if rows := list(masks):
+        some = logits[rows]
+        logits[rows] = some.masked_fill_(~allowed(list(masks.values()), some), float("-inf"))
+    return logits
 
 
 def allowed(masks: Sequence[Tensor], logits: Tensor) -> Tensor:
@@ -87,75 +92,74 @@ def allowed(masks: Sequence[Tensor], logits: Tensor) -> Tensor:
     return whole
 
 
-def _draw(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
-    temperatures = logits.new_tensor([choice.temperature for choice in choices], dtype=torch.float64)
-    exact = logits.double()
-    differences = (
-        exact - exact.max(-1, keepdim=True).values
-    )  # which no temperature, however low, makes infinite for all
-    scores = _truncated(differences / temperatures[:, None], choices)
-    possible = (scores != float("-inf")).sum(-1).tolist()
-    tokens = torch.empty(len(choices), dtype=torch.int64, device=logits.device)
-    if rows := [row for row, count in enumerate(possible) if count > SHORT]:
-        tokens[rows] = _noisiest(scores[rows], [choices[row] for row in rows], logits.shape[1])
-    if rows := [row for row, count in enumerate(possible) if count <= SHORT]:
-        tokens[rows] = _noisiest(scores[rows], [choices[row] for row in rows], min(SHORT, logits.shape[1]))
-    return tokens
+def _draw(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
+    """A token for each row, by its temperature above 0."""
+    scores = logits.double()
+    scores -= scores.amax(-1, keepdim=True)  # so no temperature, however low, makes all of them infinite
+    scores /= scores.new_tensor([[choice.temperature] for choice in choices])
+    tokens: dict[int, int] = {}
+    if rows := [row for row, choice in enumerate(choices) if not choice.cut]:
+        every = torch.arange(scores.shape[1], device=scores.device)
+        tokens |= zip(rows, _noisiest(_of(scores, rows), every, [choices[row] for row in rows]), strict=True)
+    for size in (SHORT, scores.shape[1]):
+        if rows := [row for row in range(len(choices)) if row not in tokens]:
+            found = _draw_few(_of(scores, rows), [choices[row] for row in rows], size)
+            tokens |= {row: token for row, token in zip(rows, found, strict=True) if token is not None}
+    return [tokens[row] for row in range(len(choices))]
 
 
-def _noisiest(scores: Tensor, choices: Sequence[Choice], size: int) -> Tensor:
-    """The tokens with the highest scores after noise, of the `size` with the highest before it."""
-    keys = [(choice.seed, choice.position) for choice in choices]
-    if size == scores.shape[1]:
-        return (scores + gumbel(keys, torch.arange(size, device=scores.device))).argmax(-1)
-    scores, tokens = scores.topk(size)
-    winner = (scores + gumbel(keys, tokens)).argmax(-1)
-    return tokens.gather(1, winner[:, None])[:, 0]
+def _of(values: Tensor, rows: Sequence[int]) -> Tensor:
+    """Those `rows`, in rising order, of `values`: no copy where they are all."""
+    return values if len(rows) == len(values) else values[rows]
 
 
-def _truncated(scores: Tensor, choices: Sequence[Choice]) -> Tensor:
-    """`scores` ([rows, vocabulary]) with minus infinity where top-k, top-p or min-p leave a token out.
-
-    Of tokens that are equally likely, all stay or none does.
-    """
+def _draw_few(scores: Tensor, choices: Sequence[Choice], size: int) -> list[int | None]:
+    """A token of the `size` likeliest for each row, or None where others could be chosen, too."""
     most = scores.shape[1]
-    if rows := [row for row, choice in enumerate(choices) if 0 < choice.top_k < most]:
-        scores[rows] = _top_k(scores[rows], [choices[row].top_k for row in rows])
-    if rows := [row for row, choice in enumerate(choices) if choice.top_p < 1]:
-        scores[rows] = nucleus(scores[rows], [choices[row].top_p for row in rows])
-    if rows := [row for row, choice in enumerate(choices) if choice.min_p > 0]:
-        shares = scores.new_tensor([math.log(choices[row].min_p) for row in rows])
-        least = scores[rows].amax(-1) + shares
-        scores[rows] = _from(scores[rows], scores[rows], least)
-    return scores
+    size = min(size, most)
+    best, ids = scores.topk(size)
+    least = _least(scores, best, ids, choices)[:, None]
+    beyond = (best[:, -1] >= least[:, 0]).tolist()
+    tokens = _noisiest(best.masked_fill_(best < least, -math.inf), ids, choices)
+    return [
+        None if size < most and (more or size < choice.top_k < most) else token
+        for token, more, choice in zip(tokens, beyond, choices, strict=True)
+    ]
 
 
-def _top_k(scores: Tensor, counts: Sequence[int]) -> Tensor:
-    ordered = scores.topk(max(counts)).values
-    last = torch.tensor(counts, device=scores.device) - 1
-    return _from(scores, scores, ordered.gather(1, last[:, None])[:, 0])
+def _least(scores: Tensor, best: Tensor, ids: Tensor, choices: Sequence[Choice]) -> Tensor:
+    """The score below which top-k, top-p and min-p let nothing be chosen, [rows]. Of equal scores all stay, or none.
+
+    `best` are the highest of `scores` ([rows, vocabulary]), in their order, and those of the tokens `ids`. Where they
+    are too few for top-p, the last one is not below the result.
+    """
+    least = best.new_full((len(best),), torch.finfo(best.dtype).min)
+    if any(choice.top_k for choice in choices):
+        counts = [choice.top_k or scores.shape[1] for choice in choices]
+        least = torch.where(best.new_tensor(counts) < scores.shape[1], _at(best, torch.tensor(counts) - 1), least)
+        scores = scores.masked_fill(scores < least[:, None], -math.inf)
+    if any(choice.top_p < 1 for choice in choices):
+        masses = best.new_tensor([choice.top_p if choice.top_p < 1 else math.inf for choice in choices])
+        shares = scores.softmax(-1).gather(1, ids)
+        before = shares.cumsum(-1) - shares
+        least = torch.maximum(least, _at(best, (before < masses[:, None]).sum(-1) - 1))
+    if any(choice.min_p for choice in choices):
+        ratios = best.new_tensor([math.log(choice.min_p) if choice.min_p else -math.inf for choice in choices])
+        least = torch.maximum(least, best[:, 0] + ratios)
+    return least
 
 
-def nucleus(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
-    """`scores` ([rows, vocabulary]) without what is outside the least set of tokens that has a row's probability."""
-    probabilities = scores.softmax(-1)
-    masses = scores.new_tensor(top_ps)
-    least, reached = _least(probabilities.topk(min(SHORT, scores.shape[1])).values, masses)
-    if not reached.all():
-        least[~reached] = _least(probabilities[~reached].sort(descending=True).values, masses[~reached])[0]
-    return _from(scores, probabilities, least)
+def _at(ordered: Tensor, places: Tensor) -> Tensor:
+    """What stands there in each row, or the nearest to it."""
+    return ordered.gather(1, places.to(ordered.device).clamp(0, ordered.shape[1] - 1)[:, None])[:, 0]
 
 
-def _least(ordered: Tensor, masses: Tensor) -> tuple[Tensor, Tensor]:
-    """The last probability of `ordered` that is within each row's mass, and whether they have more than that mass."""
-    before = ordered.cumsum(-1) - ordered
-    count = (before < masses[:, None]).sum(-1).clamp(min=1)
-    return ordered.gather(1, count[:, None] - 1)[:, 0], count < ordered.shape[1]
-
-
-def _from(scores: Tensor, values: Tensor, least: Tensor) -> Tensor:
-    """`scores` where `values` are not below their row's `least`. What is no number stays, to be found out later."""
-    return scores.masked_fill(values < least[:, None], float("-inf"))
+def _noisiest(scores: Tensor, ids: Tensor, choices: Sequence[Choice]) -> list[int]:
+    """Of the tokens `ids` ([tokens] or [rows, tokens]) each row's with the highest of `scores` after noise."""
+    noise = gumbel([(choice.seed, choice.position) for choice in choices], ids)
+    winners = noise.add_(scores).argmax(-1)
+    tokens: list[int] = (winners if ids.dim() == 1 else ids.gather(1, winners[:, None])[:, 0]).tolist()
+    return tokens
 
 
 def with_likelihoods(run: Run, logits: Tensor, ask: Sampling) -> Run:

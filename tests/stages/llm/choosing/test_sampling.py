@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from pipeline.messages import Sampling
 from stages.llm.choosing import sampling
 from stages.llm.choosing.noise import gumbel
-from stages.llm.choosing.sampling import Choice, likelihoods, nucleus, sample
+from stages.llm.choosing.penalties import shift_of
+from stages.llm.choosing.sampling import Choice, likelihoods, sample
 
 DRAWS = 20_000
 NOISE = [0.811434365184483, -0.715471954673673, 0.2123750853501, -0.035626470821279]
@@ -51,8 +53,17 @@ def test_draws_within_the_nucleus_follow_the_distribution() -> None:
 
 
 def test_nucleus_keeps_at_least_one() -> None:
-    """However small top_p is, the likeliest token stays."""
-    assert nucleus(LOGITS[None].double(), [1e-9]).isfinite().tolist() == [[True, False, False, False, False, False]]
+    """However small top_p is, the likeliest token can be drawn, and no other."""
+    assert sample(LOGITS.expand(50, -1), [Choice(n, n, 5.0, top_p=1e-9) for n in range(50)]) == [0] * 50
+
+
+def test_equally_likely_tokens_stay_or_go_together() -> None:
+    """Where top-p or top-k end among equals, all of them are drawn, also such as are not looked at first."""
+    logits = torch.zeros(1, 400)
+    logits[0, 7] = 8.0  # its probability is .88
+    for ask in (Choice(0, 0, 1.0, top_p=0.9), Choice(0, 0, 1.0, top_k=2)):
+        drawn = set(sample(logits.expand(3000, -1), [ask._replace(seed=seed) for seed in range(3000)]))
+        assert len(drawn) > 300
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
@@ -164,7 +175,7 @@ def test_few_or_all_tokens_are_looked_at_with_the_same_result(monkeypatch: pytes
 
 def test_plain_rows_cost_one_argmax(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody asks for anything, nothing but the argmax is computed."""
-    monkeypatch.setattr(sampling, "_choose", None)
+    monkeypatch.setattr(sampling, "_draw", None)
 
     assert sample(WIDE, [Choice(n, n, 0.0, 0.5, 7) for n in range(11)]) == WIDE.argmax(-1).tolist()
 
@@ -192,6 +203,15 @@ def test_likelihoods_can_be_written() -> None:
     (one,) = likelihoods(torch.tensor([[0.0, -math.inf]]), [1], 9)
 
     assert (one.logprob, [other.logprob for other in one.top]) == (-9999.0, [0.0, -9999.0])
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    """The logits are the caller's: likelihoods are told by them afterwards."""
+    logits, shift = WIDE.clone(), shift_of(Sampling(logit_bias=((5, 50.0),)), [1, 2], 1)
+
+    sample(logits, [choice._replace(shift=shift) for choice in MIXED])
+
+    assert torch.equal(logits, WIDE)
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-200, 1e-320], ids=str)
