@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import wave
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -51,9 +52,15 @@ class Recording:
 
     def __init__(self, container: InputContainer, name: str) -> None:
         self._container = container
+        self._decoding = threading.Lock()
         self.name = name
         length = container.duration
         self.seconds = None if length is None or length <= 0 else length / MICROSECONDS
+
+    @property
+    def sounds(self) -> bool:
+        """Whether there is any sound in it."""
+        return bool(self._container.streams.audio)
 
     def pieces(self, samples: int) -> Iterator[bytes]:
         """The sound in pieces of `samples` samples, the last of which may be shorter. Blocks while it decodes.
@@ -63,7 +70,8 @@ class Recording:
         """
         size, buffer, taken = samples * BYTES_PER_SAMPLE, bytearray(), 0
         try:
-            for data in self._decoded():
+            decoded = self._decoded()
+            while (data := self._next(decoded)) is not None:
                 buffer += data
                 while len(buffer) >= size:
                     yield bytes(buffer[:size])
@@ -73,6 +81,18 @@ class Recording:
             raise UnreadableAudio(self.name, f"it is damaged after {taken / RATE:.1f} s ({_short(error)})") from error
         if buffer:
             yield bytes(buffer)
+
+    def close(self) -> None:
+        """Close the file; where another thread is just reading it, that closes it when it has done so.
+
+        (A live source may keep that thread for ever, and its memory must stay as long.)
+        """
+        if self._decoding.acquire(blocking=False):
+            self._container.close()
+
+    def _next(self, decoded: Iterator[bytes]) -> bytes | None:
+        with self._decoding:
+            return next(decoded, None)
 
     def _decoded(self) -> Iterator[bytes]:
         resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
@@ -91,10 +111,10 @@ def opened(name: str, *, raw: int | None = None) -> Iterator[Recording]:
         UnreadableAudio: it is not there, or no sound.
     """
     title = "standard input" if name == STDIN else name
-    with _container(name, title, raw) as container:
-        if not container.streams.audio:
+    with closing(Recording(_container(name, title, raw), title)) as recording:
+        if not recording.sounds:
             raise UnreadableAudio(title, "there is no sound in it")
-        yield Recording(container, title)
+        yield recording
 
 
 def _container(name: str, title: str, raw: int | None) -> InputContainer:

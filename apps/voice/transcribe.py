@@ -21,6 +21,10 @@ from pipeline.voice import RATE
 
 LARGE_PIECE = RATE // 2
 """Samples that are sent at once where it shall go fast."""
+AHEAD_S = 30.0
+"""Seconds of sound that are sent beyond what is known to have been heard."""
+QUIET_S = 1.0
+"""When nothing is told for so long, what was sent is taken for silence."""
 FENCE = "the_end"
 EMPTY = "input_audio_buffer_commit_empty"
 PATIENCE_S = 60.0
@@ -50,7 +54,9 @@ class Job:
         self._call = call
         self._samples = 0
         self._ended = False
-        self._fenced = False
+        self._fence: Utterance | None = None
+        self._all_committed = False
+        self._base, self._news = 0.0, asyncio.Event()
         self._damage: UnreadableAudio | None = None
         self.transcript = Transcript()
 
@@ -74,7 +80,10 @@ class Job:
 
     @property
     def _complete(self) -> bool:
-        return self._ended and self._fenced and not self.transcript.open
+        """What is committed at the end is transcribed after all before it."""
+        if self._fence is not None:
+            return self._fence.final
+        return self._all_committed and not self.transcript.open
 
     async def _next(self) -> Event:
         """The next event. A long silence is none of the gateway's fault while something is still sent."""
@@ -90,14 +99,16 @@ class Job:
         if event["type"] == "error":
             self._refused(event["error"])
         changed = self.transcript.take(event)
-        if changed and self._ended and changed.committed and changed.end is None:  # by our commit, not by a silence
-            self._fenced = True
+        if changed and self._ended and changed.by_hand:
+            self._fence = changed
+        self._base = max(self._base, self.transcript.heard_until)
+        self._news.set()
         return changed
 
     def _refused(self, error: Event) -> None:
         if error.get("event_id") != FENCE or error.get("code") != EMPTY:
             raise NotTranscribed(f"the gateway refuses: {error['message']}")
-        self._fenced = True
+        self._all_committed = True
 
     async def _send(self, recording: Recording, sent: Sent, *, realtime: bool) -> None:
         begun = time.perf_counter()
@@ -107,6 +118,8 @@ class Job:
                     self._samples += len(piece) // BYTES_PER_SAMPLE
                     if realtime:
                         await asyncio.sleep(begun + self._samples / RATE - time.perf_counter())
+                    else:
+                        await self._room()
                     await self._call.append(piece)
                     sent(self._samples / RATE)
         except UnreadableAudio as damage:
@@ -114,6 +127,16 @@ class Job:
         self.transcript.seconds = self._samples / RATE
         self._ended = True
         await self._call.send({"type": "input_audio_buffer.commit", "event_id": FENCE})
+
+    async def _room(self) -> None:
+        """Wait while too much is on its way: of what is silent nobody tells that it was heard."""
+        while self._samples / RATE > self._base + AHEAD_S:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(QUIET_S):
+                    await self._news.wait()
+            except TimeoutError:
+                self._base += AHEAD_S
 
 
 async def _pieces(recording: Recording, samples: int) -> AsyncGenerator[bytes, None]:

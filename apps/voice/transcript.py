@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from math import inf
 from typing import Any, NamedTuple
 
 Event = dict[str, Any]
@@ -37,6 +38,16 @@ class Utterance:
     final: bool = False
     problem: str = ""
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is what the client has committed, and was not found by its sound."""
+        return self.committed and self.start is None
+
+    @property
+    def begins(self) -> float:
+        """When it begins, as far as that is known; what nobody knows anything of comes last."""
+        return self.start if self.start is not None else self.words[0].start if self.words else inf
+
     def timed(self) -> list[Word]:
         """The words with their times; where nobody told those, evenly over the utterance by their length."""
         if self.words or not self.text:
@@ -53,7 +64,7 @@ class Transcript:
         self.seconds: float | None = None
 
     def __iter__(self) -> Iterator[Utterance]:
-        return iter(self._utterances.values())
+        return iter(sorted(self._utterances.values(), key=lambda one: one.begins))
 
     @property
     def text(self) -> str:
@@ -82,11 +93,20 @@ class Transcript:
         if kind.startswith("input_audio_buffer.") and item:
             return self._bounded(kind.removeprefix("input_audio_buffer."), self._of(item), event)
         if kind.startswith(TRANSCRIPTION) and item:
-            return _transcribed(kind.removeprefix(TRANSCRIPTION), self._of(item), event)
+            one = _transcribed(kind.removeprefix(TRANSCRIPTION), self._of(item), event)
+            return self._absorbed(one) if one.by_hand and one.final else one
         return None
 
     def _of(self, item: str) -> Utterance:
         return self._utterances.setdefault(item, Utterance(item))
+
+    def _absorbed(self, one: Utterance) -> Utterance:
+        """A commit ends the turn that was going on, and takes its place."""
+        for item, other in list(self._utterances.items()):
+            if not other.committed:
+                one.start, one.words = other.start, one.words or other.words
+                del self._utterances[item]
+        return one
 
     def _bounded(self, kind: str, one: Utterance, event: Mapping[str, Any]) -> Utterance:
         if kind == "speech_started":

@@ -143,7 +143,7 @@ class Ears:
             return
         voiced, self.voiced = self.voiced, None
         text = next(self.gateway.words, "") if voiced is not None else ""
-        await self.committed(self.item if voiced is not None else f"item_{next(self.gateway.numbers)}", text)
+        await self.committed(f"item_{next(self.gateway.numbers)}", text)
 
 
 class Gateway:

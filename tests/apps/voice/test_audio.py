@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import wave
 from array import array
 from collections.abc import Iterator
@@ -114,6 +115,24 @@ def piped(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Iterator[None]:
     with os.fdopen(reading, "rb") as pipe, monkeypatch.context() as patched:
         patched.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
         yield
+
+
+def test_a_file_is_not_closed_under_who_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live source that gives nothing more is left by whoever has enough, and its reader comes to no harm."""
+    reading, writing = os.pipe()
+    os.write(writing, silence(1))
+    with os.fdopen(reading, "rb") as pipe, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
+        with opened("-", raw=RATE) as recording:
+            got: list[bytes] = []
+            reader = threading.Thread(target=lambda: got.extend(recording.pieces(RATE // 10)))
+            reader.start()
+            while len(got) < 5:
+                assert reader.is_alive()
+        os.write(writing, tone(0.5))
+        os.close(writing)
+        reader.join(timeout=10)
+    assert b"".join(got) == silence(1) + tone(0.5)
 
 
 def test_a_wav_is_read_from_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

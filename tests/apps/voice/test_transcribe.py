@@ -63,6 +63,16 @@ async def test_the_end_may_have_been_committed_already(tmp_path: Path, monkeypat
     assert [one.text for one in transcript] == ["how much"]
 
 
+async def test_no_more_is_sent_than_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow gateway is not flooded, and silence, of which it tells nothing, does not stop the sending."""
+    monkeypatch.setattr(module, "AHEAD_S", 1.0)
+    monkeypatch.setattr(module, "QUIET_S", 0.1)
+    begun = time.perf_counter()
+    transcript, _ = await transcribed(Gateway("at last"), wav(tmp_path / "a.wav", silence(4.0) + tone(0.3)))
+    assert transcript.text == "at last"
+    assert 0.25 < time.perf_counter() - begun < 2
+
+
 async def test_silence_has_no_words(tmp_path: Path) -> None:
     """A recording of nothing ends like any other."""
     transcript, _ = await transcribed(Gateway(), wav(tmp_path / "a.wav", silence(0.3)))

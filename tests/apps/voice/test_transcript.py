@@ -93,3 +93,23 @@ def test_words_without_times_share_the_time() -> None:
     assert [word.text for word in words] == [" an", " apple"]
     assert [time for word in words for time in word[1:]] == pytest.approx([1.0, 1.4, 1.4, 2.4])
     assert spread_out("", 0, 1) == []
+
+
+def test_a_commit_takes_the_place_of_the_turn_that_goes_on() -> None:
+    """What was begun as one item and is committed as another is said once, and begins where it began."""
+    transcript = told(
+        {"type": "input_audio_buffer.committed", "item_id": "fence"},
+        started("a", 500),
+        stopped("a", 900),
+        {"type": "input_audio_buffer.committed", "item_id": "a"},
+        completed("a", "first"),
+        started("b", 1500),
+        delta("b", "last"),
+    )
+    assert [one.item for one in transcript] == ["a", "b", "fence"]
+    transcript.take(completed("fence", "last words"))
+    assert [(one.item, one.text, one.start) for one in transcript] == [
+        ("a", "first", 0.5),
+        ("fence", "last words", 1.5),
+    ]
+    assert transcript.open == []
