@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "penstock"
-EXTRAS = ("dev", "bench")
+EXTRAS = ("dev", "bench", "bench-voice")
 ONE_PLATFORM = ("nvidia-", "cuda-", "triton")
 
 
