@@ -1,0 +1,1 @@
+"""The speech stage: sound in; turns, their words as they come, and what was said out."""

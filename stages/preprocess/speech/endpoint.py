@@ -1,0 +1,78 @@
+"""Where speech begins, pauses and ends: by how probable it is in each frame, with hysteresis as Silero has it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pipeline.voice import RATE, Detection
+from stages.preprocess.speech.ear import FRAME, Frame
+from stages.preprocess.speech.hint import soonest_ms, wait_ms
+
+MANUAL = Detection()
+"""How speech is told from silence where turns are ended by hand."""
+
+BEGIN_FRAMES = 2
+"""Frames in a row with speech that begin it: what is shorter than 64 ms is a knock."""
+
+SLACK = 0.15
+"""How far below the threshold speech that goes on may be."""
+
+MOST_PADDING = RATE
+"""Positions before its speech with which a turn begins at most."""
+
+QUIET = 7 * FRAME
+"""Silence, in positions, after which it is asked what was said, in case that was all: 224 ms."""
+
+PAUSE = 10 * FRAME
+"""Silence at which a piece that is long enough is closed: 320 ms."""
+
+LONG_PAUSE = RATE
+"""Silence at which any piece is closed."""
+
+
+def ms(count: int) -> int:
+    """Milliseconds as positions."""
+    return count * RATE // 1000
+
+
+class Voice:
+    """Follows the frames of a stream; `last` is where there was speech last."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.begins = False
+        self._run = 0
+        self._going = False
+
+    def hear(self, frame: Frame, threshold: float) -> bool:
+        """Whether there is speech in the next `frame`; `begins` is true where it has begun two frames ago."""
+        loud = frame.voice >= threshold
+        self._run = self._run + 1 if loud else 0
+        self._going = loud or (self._going and frame.voice >= max(threshold - SLACK, 0.01))
+        if self._going:
+            self.last = frame.end
+        self.begins = self._run >= BEGIN_FRAMES
+        return self._going
+
+
+class Limits(NamedTuple):
+    """How a turn ends: after `soonest` positions of silence at the earliest, then as `detection` says."""
+
+    soonest: int
+    detection: Detection
+
+    def reached(self, silence: int, said: str | None, language: str) -> bool | None:
+        """Whether the turn is over after so much silence; None if one must know for that what was `said`."""
+        if silence < self.soonest:
+            return False
+        if self.detection.eagerness is None:
+            return True
+        if said is None:
+            return None
+        return silence >= ms(wait_ms(self.detection.eagerness, said, language))
+
+
+def limits(detection: Detection) -> Limits:
+    """Those of `detection`."""
+    silence = detection.silence_ms if detection.eagerness is None else soonest_ms(detection.eagerness)
+    return Limits(max(ms(silence), FRAME), detection)

@@ -1,0 +1,161 @@
+"""A piece of speech: as much sound as the recogniser is given at once, and what it said of it so far."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pipeline.messages import Problem
+from pipeline.voice import RATE
+from stages.preprocess.speech.agreement import Agreement
+from stages.preprocess.speech.ear import FRAME
+from stages.preprocess.speech.recogniser import Heard, Transcription
+from stages.preprocess.speech.resample import Samples
+
+Answer = Future[Transcription]
+Ask = Callable[[Sequence[Samples], bool], Answer]
+"""(frames, whether it is needed) → what will be said of them."""
+
+LEAST_VOICED = 3
+"""Frames with speech, 32 ms each, below which there is no word in a piece."""
+
+SEAM_S = 3.0
+"""Seconds at the end of a piece that is too long in which it is cut."""
+
+SEAM_FRAMES = 3
+"""Frames on each side of a word's end in which the quietest is looked for, to cut there."""
+
+
+class Piece:
+    """Sound from position `start` on, in frames; `voiced` of them have speech."""
+
+    def __init__(self, start: int, frames: Sequence[Samples] = (), voiced: int = 0) -> None:
+        self.start = start
+        self.voiced = voiced
+        self.agreement = Agreement()
+        self.told = 0
+        self.asked = start
+        self.closed = False
+        self.said: Transcription | None = None
+        self.problem: Problem | None = None
+        self._frames = list(frames)
+        self._closing: Answer | None = None
+        self._partials: list[Answer] = []
+
+    @property
+    def end(self) -> int:
+        """The position after its last frame."""
+        return self.start + len(self._frames) * FRAME
+
+    @property
+    def closing(self) -> bool:
+        """Whether it was asked what it would be closed with."""
+        return self._closing is not None
+
+    @property
+    def unanswered(self) -> list[Answer]:
+        """What was asked and is not answered."""
+        asked = [*self._partials, *([self._closing] if self._closing else [])]
+        return [one for one in asked if not one.done()]
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is not yet known what it would be closed with, although that was asked."""
+        return self._closing is not None and not self._closing.done()
+
+    def add(self, frame: Samples, *, voiced: bool) -> None:
+        """The next 32 ms."""
+        self._frames.append(frame)
+        self.voiced += voiced
+
+    def ask(self, ask: Ask) -> None:
+        """Ask what is said so far."""
+        self.asked = self.end
+        self._partials.append(ask(self._frames, False))
+
+    def ask_to_close(self, ask: Ask) -> None:
+        """Ask what is said, as if it ended here."""
+        if self.voiced >= LEAST_VOICED:
+            self._closing = ask(self._frames, True)
+        else:
+            self._closing = asyncio.get_running_loop().create_future()
+            self._closing.set_result(Transcription())
+
+    def go_on(self) -> None:
+        """There is more speech: the answer as it would have been is as good as any other before the end."""
+        if self._closing is not None:
+            self._partials.append(self._closing)
+            self._closing = None
+
+    def close(self, ask: Ask) -> None:
+        """It ends here. What it was asked to close with stands, unless that was refused."""
+        if self._closing is None or (self._closing.done() and self._closing.exception()):
+            self.ask_to_close(ask)
+        self.closed = True
+        for partial in self._partials:
+            partial.cancel()
+
+    def give_up(self) -> None:
+        """Nobody wants to know any more."""
+        for answer in self.unanswered:
+            answer.cancel()
+
+    def preview(self) -> Transcription | None:
+        """What it would be closed with, as far as it is known."""
+        if self.said is None and self._closing is not None and self._closing.done():
+            return Transcription() if self._closing.exception() else self._closing.result()
+        return self.said
+
+    def collect(self, explain: Callable[[BaseException], Problem]) -> None:
+        """Take in what has been answered since; the sound of what is closed is no longer needed."""
+        for partial in [one for one in self._partials if one.done()]:
+            self._partials.remove(partial)
+            if not partial.cancelled() and not partial.exception():
+                self.agreement.hear(partial.result().words)
+        if self.closed and self.said is None and self._closing is not None and self._closing.done():
+            if error := self._closing.exception():
+                self.problem = explain(error)
+            self._finish(self._closing.result() if not error else Transcription())
+
+    def cut(self) -> Piece:
+        """Of a piece that was as long as can be: close it behind a word of its last seconds, and give the rest.
+
+        What it was asked to close with must be known.
+        """
+        known = self.preview()
+        assert known is not None
+        place = self._seam(known.words)
+        rest = Piece(self.start + place * FRAME, self._frames[place:], LEAST_VOICED)
+        self._frames = self._frames[:place]
+        if self._closing is not None and not self._closing.exception():
+            until = place * FRAME / RATE
+            kept = tuple(word for word in known.words if (word.start + word.end) / 2 < until)
+            self._finish(Transcription(kept, known.language))
+        self.closed = True
+        return rest
+
+    def _finish(self, said: Transcription) -> None:
+        """This is what was said."""
+        self.said = said
+        self.agreement.agreed += self.agreement.after(said.words)
+        self._frames = []
+
+    def _seam(self, words: Sequence[Heard]) -> int:
+        """The number of the frame before which to cut: the quietest one near the end of a late word, but the last."""
+        count = len(self._frames)
+        ends = [round(word.end * RATE / FRAME) for word in words[:-1]]
+        first = count - round(SEAM_S * RATE / FRAME)
+        near = {
+            frame
+            for end in ends
+            if end > first
+            for frame in range(end - SEAM_FRAMES, end + SEAM_FRAMES + 1)
+            if 0 < frame < count
+        }
+        return min(sorted(near), key=self._loudness, default=count)
+
+    def _loudness(self, number: int) -> float:
+        return float(np.mean(np.square(self._frames[number])))

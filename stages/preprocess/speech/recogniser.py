@@ -1,0 +1,54 @@
+"""What a speech recogniser is: pieces of sound in, words with their times out. `whisper.py` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from stages.preprocess.speech.resample import Samples
+
+
+class Heard(NamedTuple):
+    """A word with the white space before it, and when it is said: seconds from the piece's beginning."""
+
+    text: str
+    start: float
+    end: float
+
+
+class Transcription(NamedTuple):
+    """What is said in a piece of sound, and in which language (a code like `en`; "": nobody knows)."""
+
+    words: tuple[Heard, ...] = ()
+    language: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A piece to recognise, in frames at 16 kHz. A `final` one is needed; one that is not may be left out.
+
+    `language` "" is to be found out; `hint` is text that the words may be like.
+    """
+
+    frames: tuple[Samples, ...]
+    final: bool
+    session: str = ""
+    tenant: str = ""
+    language: str = ""
+    hint: str = ""
+
+    @property
+    def samples(self) -> int:
+        """How long the piece is, at 16 kHz."""
+        return sum(map(len, self.frames))
+
+
+class Recogniser(Protocol):
+    """Recognises pieces of at most `window_s` seconds; `name` is the model's."""
+
+    name: str
+    window_s: float
+
+    def recognise(self, tasks: Sequence[Task]) -> list[Transcription]:
+        """What is said in each. Blocks, and is called by one thread at a time."""

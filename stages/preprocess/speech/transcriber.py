@@ -1,0 +1,164 @@
+"""One recogniser for all sessions of a process: a bounded, fair queue before it, and a thread of its own for its work.
+
+What is needed goes before what is nice to have. Under load a session's newer piece takes the place of its older one
+that still waits, so that partial transcripts come in longer steps; final ones are refused when too many wait, or when
+one has waited too long, with a time to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from pipeline.errors import Overloaded
+from stages.preprocess.speech.ear import MODEL_RATE
+from stages.preprocess.speech.metrics import SpeechMetrics, kind
+from stages.preprocess.speech.piece import Answer
+from stages.preprocess.speech.queue import FairQueue, Waiting
+from stages.preprocess.speech.recogniser import Recogniser, Task, Transcription
+
+log = logging.getLogger(__name__)
+
+SMOOTHING = 0.2
+"""How much the latest batch counts in what a piece is thought to take."""
+
+FIRST_GUESS_S = 0.1
+
+
+def one_kind(task: Task) -> object:
+    """All pieces may share a batch."""
+    return None
+
+
+class Transcriber:
+    """Lets `recogniser` work on pieces; use as an async context manager.
+
+    Args:
+        recogniser: What it is about.
+        queue: Final pieces that may wait.
+        batch: Pieces that are recognised at once.
+        max_wait_s: Seconds that a final piece may wait.
+        metrics: What is counted.
+        alike: Tells the kind of a task; only those of one kind share a batch.
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        *,
+        queue: int = 64,
+        batch: int = 8,
+        max_wait_s: float = 10.0,
+        metrics: SpeechMetrics | None = None,
+        alike: Callable[[Task], object] = one_kind,
+    ) -> None:
+        self._recogniser = recogniser
+        self._room, self._batch, self._max_wait_s = queue, batch, max_wait_s
+        self.metrics = metrics or SpeechMetrics()
+        self._alike = alike
+        self._queue = FairQueue()
+        self._arrived = asyncio.Event()
+        self._pace = FIRST_GUESS_S
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-asr")
+        self._task: asyncio.Task[None] | None = None
+        self.busy_since: float | None = None
+
+    @property
+    def window_s(self) -> float:
+        """Seconds of sound that are recognised at once, at most."""
+        return self._recogniser.window_s
+
+    async def __aenter__(self) -> Transcriber:
+        self.metrics.watch(lambda final: self._queue.count(final=final))
+        self._task = asyncio.create_task(self._run(), name="transcriber")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def ask(self, task: Task) -> Answer:
+        """The answer to `task`, once it is there; whoever cancels it does not want it any more.
+
+        It fails with `Overloaded` if too many wait, or if it has waited too long.
+        """
+        answer: Answer = asyncio.get_running_loop().create_future()
+        waiting = self._queue.count(final=True) if task.final else 0
+        if task.final and waiting >= self._room:
+            self._refuse(answer, f"{waiting} pieces of speech wait to be recognised, which is the most", waiting)
+        else:
+            before = self._queue.replaced
+            self._queue.add(Waiting(task, answer, time.monotonic()))
+            self.metrics.replaced.inc(self._queue.replaced - before)
+            self._arrived.set()
+        return answer
+
+    def _refuse(self, answer: Answer, why: str, waiting: int) -> None:
+        self.metrics.refused.inc()
+        answer.set_exception(Overloaded(why, retry_after=max(1.0, waiting * self._pace)))
+        answer.exception()  # somebody has looked at it, should nobody else
+
+    async def _run(self) -> None:
+        while True:
+            batch = self._in_time(self._queue.take(self._batch, self._alike))
+            if batch:
+                await self._recognise(batch)
+            elif not self._queue.count(final=True) and not self._queue.count(final=False):
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def _in_time(self, batch: Sequence[Waiting]) -> list[Waiting]:
+        """Those of `batch` that have not waited too long; the others are refused."""
+        latest = time.monotonic() - self._max_wait_s
+        for waiting in batch:
+            if waiting.since < latest:
+                why = f"the speech was not recognised within {self._max_wait_s:.0f} s"
+                self._refuse(waiting.answer, why, self._queue.count(final=True))
+        return [waiting for waiting in batch if not waiting.answer.done()]
+
+    async def _recognise(self, batch: Sequence[Waiting]) -> None:
+        tasks = [waiting.task for waiting in batch]
+        began = time.monotonic()
+        for waiting in batch:
+            self.metrics.waited.labels(kind(final=waiting.task.final)).observe(began - waiting.since)
+        loop = asyncio.get_running_loop()
+        self.busy_since = began
+        try:
+            said = await loop.run_in_executor(self._thread, self._recogniser.recognise, tasks)
+        except Exception as error:  # whatever a model's library raises, who waits for it hears of it
+            log.exception("the speech recogniser failed at %d pieces", len(tasks))
+            self.metrics.failed.inc(len(tasks))
+            self._answer(batch, [error] * len(tasks))
+        else:
+            self._count(tasks, time.monotonic() - began)
+            self._answer(batch, said)
+        finally:
+            self.busy_since = None
+
+    def _answer(self, batch: Sequence[Waiting], answers: Sequence[Transcription | Exception]) -> None:
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+                waiting.answer.exception()
+            else:
+                waiting.answer.set_result(answer)
+
+    def _count(self, tasks: Sequence[Task], seconds: float) -> None:
+        sound = sum(task.samples for task in tasks) / MODEL_RATE
+        self._pace += SMOOTHING * (seconds / len(tasks) - self._pace)
+        self.metrics.recognising.observe(seconds)
+        self.metrics.batch.observe(len(tasks))
+        self.metrics.factor.observe(seconds / sound if sound else 0.0)
+        for task in tasks:
+            self.metrics.recognised.labels(kind(final=task.final)).inc()
+            self.metrics.sound.labels(kind(final=task.final)).inc(task.samples / MODEL_RATE)
