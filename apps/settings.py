@@ -107,6 +107,33 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class AsrSettings:
+    """How speech is recognised."""
+
+    model: str = ""
+    """Whisper model, as faster-whisper knows it: `tiny`, `base.en`, `small`, `large-v3-turbo`, a Hugging Face name or a
+    folder of CTranslate2's; none is the bundled demo model, `none` no recognition at all."""
+    device: str = "auto"
+    """`cpu`, `cuda`; `auto` takes a GPU if there is one."""
+    compute_type: str = "default"
+    """Precision of the weights, as CTranslate2 knows it: `int8`, `float16`, ...; `default` is the model's own."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """Processor threads; 0 is one for the demo model, and for any other what CTranslate2 chooses, at most four."""
+    beam: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Beams of what ends a turn; what is told meanwhile is always the likeliest."""
+    language: str = ""
+    """What is spoken (`en`, ...) where a session does not say so; none: find out, if the model knows several."""
+    step_ms: Annotated[int, Meta(ge=100)] = 400
+    """Milliseconds of sound from one partial transcript to the next; under load they come less often."""
+    batch: Positive = 8
+    """Pieces of speech that are recognised at once."""
+    queue: Positive = 64
+    """Pieces that end a turn and may wait; more are refused, with a time to come back."""
+    max_wait_s: Seconds = 10.0
+    """Seconds that such a piece may wait until it is refused."""
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What is written on standard error."""
 
@@ -175,6 +202,7 @@ class Settings:
     redis: RedisSettings = field(default_factory=RedisSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    asr: AsrSettings = field(default_factory=AsrSettings)
     stage: StageSettings = field(default_factory=StageSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
