@@ -141,11 +141,15 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Done(Message, frozen=True):
-    """LLM → postprocess: the answer has ended after `usage.output_tokens` tokens; `problem` says why it failed."""
+    """LLM → postprocess: the answer has ended after `usage.output_tokens` tokens; `problem` says why it failed.
+
+    That of an answer without tokens also says how it was to be spoken.
+    """
 
     reason: FinishReason
     usage: Usage = Usage()
     problem: Problem | None = None
+    voice: Voice | None = None
 
 
 class Delta(Message, frozen=True):

@@ -107,7 +107,8 @@ class Transcribed(Message, frozen=True):
 class Sentence(Message, frozen=True):
     """postprocess → speak: piece number `index` of an answer to be spoken, which begins after `at` characters of it.
 
-    `since` is when the first one was said, in seconds since 1970; the `last` may have no text.
+    `since` is when it was said, in seconds since 1970, so that who speaks it again later knows what has been due; the
+    `last` may have no text.
     """
 
     index: int

@@ -71,12 +71,13 @@ class LLMStage:
         if len(prompt.ids) > self._max_prompt:
             raise PromptTooLong(got=len(prompt.ids), limit=self._max_prompt)
         check(prompt.sampling)
-        sent = len(prompt.emitted)
+        sent = begin = len(prompt.emitted)
         async with aclosing(self._engine.generate(prompt)) as answer:
             async for run in answer:
                 for ids, likelihoods in _pieces(run):
                     stop = prompt.sampling.stop if sent == 0 else ()
-                    yield Tokens(prompt.session, prompt.turn, sent, ids, stop, likelihoods)
+                    voice = prompt.voice if sent == begin else None
+                    yield Tokens(prompt.session, prompt.turn, sent, ids, stop, likelihoods, voice)
                     sent += len(ids)
                 if run.finish is not None:
                     yield _done(prompt, run.finish, output=sent, cached=run.cached_tokens)
@@ -128,4 +129,4 @@ def _known(prompt: Prompt, published: Sequence[Message]) -> tuple[int, ...]:
 
 def _done(prompt: Prompt, reason: FinishReason, *, output: int, cached: int) -> Done:
     usage = Usage(prompt_tokens=len(prompt.ids), output_tokens=output, cached_tokens=cached)
-    return Done(prompt.session, prompt.turn, reason=reason, usage=usage)
+    return Done(prompt.session, prompt.turn, reason=reason, usage=usage, voice=None if output else prompt.voice)

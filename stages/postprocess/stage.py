@@ -1,19 +1,23 @@
-"""The last stage of a turn: its Tokens and its Done in, its text in Deltas and one Finished out.
+"""The last stage of a turn's text: its Tokens and its Done in, its text in Deltas and one Finished out.
 
-A folding stage: all it knows of a turn are the local variables of one call. Knows no model, only its vocabulary.
+Of a turn that is spoken, too, its text also goes to the speak stage, in Sentences. A folding stage: all it knows of a
+turn are the local variables of one call. Knows no model, only its vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from pipeline.errors import PenstockError
 from pipeline.messages import Delta, Done, Finished, FinishReason, Message, Status, Tokens
 from pipeline.stage import LATE, Stage, Stream
 from pipeline.topics import TOKENS
+from pipeline.voice import Sentence
 from stages.detokenize import Vocabulary
 from stages.postprocess.answer import Answer
+from stages.postprocess.script import Script
 
 STATUS_OF: Mapping[FinishReason, Status] = MappingProxyType(
     {"stop": "completed", "length": "incomplete", "cancelled": "cancelled", "deadline": "failed", "failed": "failed"}
@@ -24,13 +28,14 @@ GRACE_S = 2.0
 
 
 class PostprocessStage:
-    """Turn token ids back into text with `vocabulary`."""
+    """Turn token ids back into text with `vocabulary`; `clock` tells the seconds since 1970."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, clock: Callable[[], float] = time.time) -> None:
         self._vocabulary = vocabulary
+        self._clock = clock
 
     async def __call__(self, messages: Stream) -> Stream:
-        """Tell the text of one turn as it becomes certain, then how the turn ended.
+        """Tell the text of one turn as it becomes certain, and what of it is to be spoken, then how the turn ended.
 
         Tokens that come again, after a takeover, are cut by their index. A turn whose first message is not its
         beginning was told to its end by a former owner: nothing is said.
@@ -39,17 +44,21 @@ class PostprocessStage:
             PenstockError: tokens are missing in the middle of the answer.
         """
         answer: Answer | None = None
+        script = Script(None, self._clock)
         async for message in messages:
             if answer is None:
                 if _begun_before(message):
                     return
                 answer = Answer(self._vocabulary, stops=message.stop if isinstance(message, Tokens) else ())
+                script = Script(message.voice, self._clock)
             if isinstance(message, Tokens):
                 delta = _delta(message, answer)
                 if delta is not None:
                     yield delta
+                    for sentence in script.add(delta):
+                        yield sentence
             else:
-                for last in _end(message, answer):
+                for last in _end(message, answer, script):
                     yield last
                 return
 
@@ -87,15 +96,17 @@ def _piece(message: Message, at: int, text: str, answer: Answer) -> Delta:
     return Delta(message.session, message.turn, at, text, answer.index, answer.likelihoods())
 
 
-def _end(done: Done, answer: Answer) -> list[Delta | Finished]:
+def _end(done: Done, answer: Answer, script: Script) -> list[Delta | Sentence | Finished]:
     """The text that was held back, and the turn's one terminal event."""
     _check_gap(done, done.usage.output_tokens, answer)
     at = answer.length
     text = answer.finish()
-    told: list[Delta | Finished] = []
-    if text:
-        told.append(_piece(done, at, text, answer))
+    told: list[Delta | Sentence | Finished] = []
     reason: FinishReason = "stop" if answer.stopped else done.reason
+    if text:
+        delta = _piece(done, at, text, answer)
+        told += [delta, *script.add(delta)]
+    told += script.end(done, reason)
     told.append(
         Finished(
             done.session,

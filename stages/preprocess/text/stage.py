@@ -86,7 +86,7 @@ class TextStage:
         if turn.conversation:
             self._refuse_hopeless(turn.conversation[-1].text, limit)
         ids = self._fit(read(turn.conversation, self._system), limit)
-        return Prompt(turn.session, turn.turn, ids=tuple(ids), sampling=turn.sampling)
+        return Prompt(turn.session, turn.turn, ids=tuple(ids), sampling=turn.sampling, voice=turn.voice)
 
     def _fit(self, said: Said, limit: int) -> list[int]:
         """The system prompt and the last word in any case; beside them the newest of the notes and of the talk."""

@@ -137,11 +137,11 @@ def test_nothing_is_left_behind() -> None:
         for number in range(count):
             espeak().say("Well.", Style(("en-us+f3", "de", "en-us")[number % 3]))
 
-    some(200)
+    some(100)
     before = resident()
-    some(600)
+    some(300)
 
-    assert resident() - before < 600 * 600
+    assert resident() - before < 300 * 800
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
