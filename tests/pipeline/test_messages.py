@@ -93,7 +93,7 @@ EXAMPLES: list[Message] = [
     Tokens(
         "s", "t", 5, (1, 2, 3), ("stop",), (Likelihood(1, -0.5, (Likelihood(1, -0.5), Likelihood(7, -2.0))),), SPOKEN
     ),
-    Done("s", "t", "failed", Usage(10, 20, 5), Problem("code", "text")),
+    Done("s", "t", "failed", Usage(10, 20, 5), Problem("code", "text"), SPOKEN),
     Delta("s", "t", 12, "héllo\n", 4, (Likelihood(1, -0.5, (Likelihood(7, -0.25, (), b"\n"),), b"h\xc3"),)),
     Finished("s", "t", "failed", "deadline", Usage(1, 2, 3), 9, Problem("code", "text", "param", 1.5)),
     Told(
