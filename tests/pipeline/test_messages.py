@@ -68,17 +68,7 @@ EXAMPLES: list[Message] = [
     SpeechStarted("s", "t", "item_1", 7_200),
     SpeechStopped("s", "t", "item_1", 48_000),
     Transcript("s", "t", "item_1", 5, " there", (Word(" there", 9_600, 12_000),)),
-    Transcribed(
-        "s",
-        "t",
-        "item_1",
-        "hi there",
-        (Word("hi", 1, 2),),
-        40_800,
-        "en",
-        Problem("code", "text"),
-        Voice("alloy", 1.5, "pcmu"),
-    ),
+    Transcribed("s", "t", "item_1", "hi there", (Word("hi", 1, 2),), 40_800, "en", Problem("code", "text")),
     Sentence("s", "t", 1, 12, "Hello there.", SPOKEN, 1.5, last=True),
     Spoken("s", "t", 4_800, b"\x00\x80", ((5, 2_400), (12, 4_800)), last=True, problem=Problem("code", "text")),
     Turn(
