@@ -7,6 +7,7 @@
     │   ├── TooFewBlocks
     │   ├── UnknownModel
     │   ├── InvalidParameter
+    │   ├── NoRecogniser
     │   └── Overloaded
     ├── Retriable              a retry can mend it
     │   ├── BusUnavailable
@@ -93,6 +94,15 @@ class InvalidParameter(TurnRejected):
     def __init__(self, param: str, why: str) -> None:
         super().__init__(f"{param}: {why}")
         self.param, self.why = param, why
+
+
+class NoRecogniser(TurnRejected):
+    """Speech where no model is loaded that could recognise it."""
+
+    code = "transcription_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("no speech recognition model is loaded here; whoever runs the server names one with --asr")
 
 
 class Overloaded(TurnRejected):
