@@ -12,7 +12,7 @@ PINS := pyproject.toml constraints.txt
 RUNTIME := $(VENV)/.stamp
 DEVELOPMENT := $(VENV)/.stamp-dev
 
-.PHONY: help up test lint venv services constraints clean
+.PHONY: help up test lint venv services peer constraints clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ venv: $(DEVELOPMENT) ## The virtual environment with all that a developer needs.
 
 services: $(DEVELOPMENT) ## Keep a Kafka and a Redis running to play with.
 	@$(BIN)/python -m tests.services
+
+peer: $(DEVELOPMENT) ## The program that `penstock bench voice` is compared with, in an environment of its own.
+	@scripts/peer.sh $(VENV) $(VENV)/peer
 
 constraints: $(DEVELOPMENT) ## Pin the versions that are installed now (after the tests have passed with newer ones).
 	@$(BIN)/python scripts/constraints.py > constraints.new && mv constraints.new constraints.txt
