@@ -20,9 +20,14 @@ from apps.gateway.commands import Command
 from apps.gateway.conversation import Talk
 from apps.gateway.cursor import Cursor, Stamp
 from apps.gateway.events import Event
+from apps.gateway.hearing import Ears, Hearing
 from apps.gateway.items import restored
+from apps.gateway.microphone import is_stream
+from apps.gateway.speaking import MS, Track
+from apps.gateway.truncating import truncated
 from apps.gateway.turns import Turns
-from pipeline.messages import Claimed, Message, Snapshot, Told
+from pipeline.messages import Claimed, Finished, Message, Snapshot, Told
+from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript
 
 MOST_SEEN = 512
 """Client events that are known again by their ids."""
@@ -52,6 +57,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     over: tuple[str, ...] = ()
     seen: tuple[tuple[str, int], ...] = ()
     lines: tuple[Line, ...] = ()
+    tracks: tuple[tuple[str, Track], ...] = ()
+    hearing: Hearing | None = None
 
 
 _decoder = msgspec.msgpack.Decoder(State)
@@ -67,15 +74,24 @@ class Account:
 
     def __init__(self, partition: int, stamp: Stamp, talk: Talk, turns: Turns) -> None:
         self._partition, self.stamp, self._talk, self._turns = partition, stamp, talk, turns
+        self.ears = Ears(talk)
         self.holder = ""
         self.model: str | None = None
-        self.view: dict[str, Any] = {}
         self.conversation = ""
         self.seen: OrderedDict[str, int] = OrderedDict()
         self.lines: deque[Line] = deque()
         self.base = 0
         self.since = 0
         self.last: tuple[int, int] | None = None
+
+    @property
+    def view(self) -> Mapping[str, Any]:
+        """How the session is configured."""
+        return self.ears.view
+
+    @view.setter
+    def view(self, view: Mapping[str, Any]) -> None:
+        self.ears.view = view
 
     # -- snapshots
 
@@ -85,13 +101,15 @@ class Account:
             State(
                 self.holder,
                 self.model,
-                self.view,
+                dict(self.view),
                 self.conversation,
                 tuple(item.view for item in self._talk.told),
                 self._turns.running(time.monotonic()),
                 self._turns.over,
                 tuple(self.seen.items()),
                 tuple(self.lines),
+                tuple(self._turns.tracks.items()),
+                self.ears.state(),
             )
         )
 
@@ -109,6 +127,9 @@ class Account:
         self._turns.restore(state.running, state.over, time.monotonic())
         self.seen.update(state.seen)
         self.lines.extend(state.lines)
+        self._turns.tracks.update(state.tracks)
+        if state.hearing is not None:
+            self.ears.restore(state.hearing)
         self.last = snapshot.last
         self.base = base_of(snapshot, at)
 
@@ -144,10 +165,28 @@ class Account:
                 return []
             case Claimed():
                 self.holder = message.owner
-                return [{**events.session_event("session.updated", self.view), "resumed": True}]
+                return [self._resumed()]
             case Told():
                 return self._hear(message) if message.owner == self.holder else []
+            case SpeechStarted():
+                return self._spoken_to(message)
+            case SpeechStopped() | Transcript() | Transcribed():
+                return self.ears.read(message)
+            case Finished() if is_stream(message.turn):
+                return self.ears.read(message)
         return self._turns.read(message)
+
+    def _resumed(self) -> Event:
+        """The session has moved; what of its audio has certainly arrived is told, because its client cannot know."""
+        more = {"input_audio_ms": self.ears.position // MS} if self.ears.stream else {}
+        return {**events.session_event("session.updated", self.view), "resumed": True, **more}
+
+    def _spoken_to(self, message: SpeechStarted) -> list[Event]:
+        """The user begins to speak, which ends the answer that is under way."""
+        made = self.ears.read(message)
+        if made and self.ears.interrupts:
+            made += self._turns.interrupt(time.monotonic())
+        return made
 
     def _hear(self, told: Told) -> list[Event]:
         if told.asked:
@@ -159,12 +198,15 @@ class Account:
         self.lines.extend(line for line in (told.line, told.refused) if line is not None)
         self._talk.hear(told.events)
         self._configure(told.events)
-        return self._turns.told(told) if told.turn else list(told.events)
+        made = self._turns.told(told) if told.turn else list(told.events)
+        return made + self.ears.told(told)
 
     def _configure(self, told: Iterable[Event]) -> None:
         for event in told:
             if event["type"] in ("session.created", "session.updated"):
                 self.view = event["session"]
+            elif event["type"] == "conversation.item.truncated":
+                truncated(self._turns, event)
 
 
 def base_of(snapshot: Snapshot, at: Position) -> int:

@@ -11,9 +11,14 @@ from apps.gateway import events
 from apps.gateway.events import Event, Place
 from apps.gateway.items import Item
 from apps.gateway.items import answer as answer_item
+from apps.gateway.speaking import Track
+from apps.gateway.voices import encoding
 from pipeline.messages import Delta, Finished, Likelihood, Problem
+from pipeline.voice import RATE, Spoken
 
 GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
+TURN_DETECTED = "turn_detected"
+"""Why an answer is cancelled that the user interrupts."""
 
 
 class Running(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,12 +34,19 @@ class Running(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str = ""
     tokens: int = 0
     likelihoods: tuple[Likelihood, ...] = ()
+    track: Track | None = None
+    finished: Finished | None = None
+    interrupted: bool = False
+    kept: str | None = None
 
 
 class Answer:
     """The state of one response. `asked_at` and `ends_by` are in seconds of the gateway's clock.
 
-    `follows` are the items that the conversation had when it was told to begin, after which the answer comes.
+    `follows` are the items that the conversation had when it was told to begin, after which the answer comes. One that
+    is spoken has a `track`, and is `finished` before it has been spoken to its end. `interrupted` says that the user
+    spoke, so that no more of it is told; `kept` is what was heard of it by what its client says. `heard_at` is when
+    that ended which it answers, `cut_at` when it was interrupted, and `sounded_at` when its audio began.
     """
 
     def __init__(self, view: Event, *, asked_at: float, ends_by: float) -> None:
@@ -49,7 +61,15 @@ class Answer:
         self.told = False
         self.opened = False
         self.broken = False
-        self._place = Place(self.id, "item_" + self.id.removeprefix("resp_"))
+        self.interrupted = False
+        self.finished: Finished | None = None
+        self.kept: str | None = None
+        self.heard_at: float | None = None
+        self.cut_at: float | None = None
+        self.sounded_at: float | None = None
+        audio = view.get("audio")
+        self.track = Track(encoding(audio["output"]["format"])) if audio else None
+        self._place = Place(self.id, "item_" + self.id.removeprefix("resp_"), spoken=self.track is not None)
         self._texts: list[str] = []
         self._length = 0
         self._tokens = 0
@@ -64,6 +84,10 @@ class Answer:
         answer.told = True
         answer._keep(running.text)
         answer._tokens, answer._likelihoods = running.tokens, running.likelihoods
+        answer.track, answer.finished = running.track, running.finished
+        answer.interrupted, answer.kept = running.interrupted, running.kept
+        if answer.interrupted:
+            answer.cancel_reason = TURN_DETECTED
         return answer
 
     def running(self, now: float) -> Running:
@@ -79,6 +103,10 @@ class Answer:
             self.text,
             self._tokens,
             self._likelihoods,
+            self.track,
+            self.finished,
+            self.interrupted,
+            self.kept,
         )
 
     @property
@@ -91,9 +119,25 @@ class Answer:
         """The answer so far."""
         return "".join(self._texts)
 
-    def item(self, status: str) -> Item:
+    @property
+    def spoken(self) -> bool:
+        """Whether nothing more of it will be heard."""
+        return self.track is None or self.track.over
+
+    def quiet_from(self, now: float) -> float:
+        """When it has been heard, if it is over now."""
+        return now if self.track is None else max(now, (self.sounded_at or now) + self.track.position / RATE)
+
+    def item(self, status: str, text: str | None = None) -> Item:
         """The answer as an item of the conversation."""
-        return answer_item(self.item_id, self.text, status)
+        return answer_item(self.item_id, self.text if text is None else text, status, spoken=self.track is not None)
+
+    def ended(self, finished: Finished) -> Item:
+        """The answer as the item that it is in the end: what was spoken, without what could not be heard any more."""
+        text = self.kept
+        if text is None and self.track is not None and finished.status in ("cancelled", "failed"):
+            text = self.track.words(self.text, self.track.position)
+        return self.item(events.item_status(finished), text)
 
     def fresh(self, piece: Delta) -> str:
         """What of `piece` was not seen yet; where text before it is missing, the answer is broken."""
@@ -101,6 +145,12 @@ class Answer:
             self.broken = True
         self._note(piece)
         return "" if self.broken else piece.text[self._length - piece.at :]
+
+    def sound(self, piece: Spoken) -> list[Event]:
+        """The answer is heard; where audio before it is missing, it is broken."""
+        data = self.track.fresh(piece) if self.track is not None else b""
+        self.broken = self.broken or data is None
+        return [events.sound(self._place, data)] if data else []
 
     def open(self, previous: str | None) -> list[Event]:
         """The answer begins, after item `previous`."""
@@ -124,19 +174,22 @@ class Answer:
         self._length += len(text)
 
     def end(self, finished: Finished) -> Finished:
-        """How the answer ends: as `finished` says, unless text is missing."""
+        """How the answer ends: as `finished` says, unless it was interrupted, or text is missing."""
+        if self.finished is not None:
+            finished = msgspec.structs.replace(finished, usage=self.finished.usage)
+        if self.interrupted:
+            return msgspec.structs.replace(finished, status="cancelled", problem=None)
         lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self._length
         if lost or self.broken:
             return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=GAP)
         return finished
 
-    def close(self, finished: Finished, *, kept: bool) -> list[Event]:
-        """What there was of the answer is over; `kept` says whether the conversation still has its item."""
+    def close(self, item: Item, *, kept: bool) -> list[Event]:
+        """What there was of the answer is over, and is `item`; `kept` says whether the conversation still has it."""
         if not self.opened:
             return []
-        return events.closing(self._place, self.text, events.item_status(finished), self.previous, in_conversation=kept)
+        return events.closing(self._place, self.text, item.view, self.previous, in_conversation=kept)
 
-    def done(self, finished: Finished) -> Event:
+    def done(self, finished: Finished, item: Item) -> Event:
         """The response is over."""
-        output = [self.item(events.item_status(finished)).view] if self.opened else []
-        return events.done(self.view, finished, output, self.cancel_reason)
+        return events.done(self.view, finished, [item.view] if self.opened else [], self.cancel_reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from apps.gateway.audio_config import check_audio, check_voice, fresh, merged, transcription_view
 from apps.gateway.choosing import EXTENSIONS, check_choosing, ranged, sampling_of
 from apps.gateway.commands import FunctionTool, Options, SessionPatch
 from apps.gateway.formats import DEEPEST, depth
 from apps.gateway.refusal import Refusal
 from apps.gateway.settings import GatewaySettings
-from apps.gateway.sound import Audio
+from apps.gateway.voices import modalities
 from pipeline.messages import Sampling
 
 MOST_TOKENS = 4096
@@ -24,38 +24,20 @@ CLEARED: Mapping[str, Any] = MappingProxyType(
 )
 """What null makes of a field."""
 
-MODALITIES = ("text",)
-"""What we answer in, whatever was asked for: there is no speech yet."""
-
-PCM = {"type": "audio/pcm", "rate": 24000}
-VAD = {
-    "type": "server_vad",
-    "threshold": 0.5,
-    "prefix_padding_ms": 300,
-    "silence_duration_ms": 500,
-    "idle_timeout_ms": None,
-    "create_response": True,
-    "interrupt_response": True,
-}
-SEMANTIC_VAD = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
-DETECTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"server_vad": VAD, "semantic_vad": SEMANTIC_VAD})
-AUDIO: dict[str, dict[str, Any]] = {
-    "input": {"format": PCM, "noise_reduction": None, "transcription": None, "turn_detection": VAD},
-    "output": {"format": PCM, "voice": "default", "speed": 1.0},
-}
-
 
 class SessionConfig:
     """The configuration of one session; `view` is the object that clients see."""
 
-    def __init__(self, settings: GatewaySettings, *, session: str, model: str, expires_at: int) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: GatewaySettings, *, session: str, model: str, expires_at: int, speaks: bool = False
+    ) -> None:
+        self._settings, self.speaks = settings, speaks
         self.view: dict[str, Any] = {
             "type": "realtime",
             "object": "realtime.session",
             "id": session,
             "model": model,
-            "output_modalities": list(MODALITIES),
+            "output_modalities": modalities(None, speaks=speaks),
             "instructions": settings.instructions,
             "tools": [],
             "tool_choice": "auto",
@@ -65,17 +47,28 @@ class SessionConfig:
             "prompt": None,
             "include": None,
             "expires_at": expires_at,
-            "audio": copy.deepcopy(AUDIO),
+            "audio": fresh(),
         }
 
-    def update(self, patch: SessionPatch) -> None:
-        """Take over what `patch` names; null, "" and [] clear.
+    @property
+    def transcription(self) -> bool:
+        """Whether the session only transcribes."""
+        return bool(self.view["type"] == "transcription")
+
+    def only_transcribe(self) -> None:
+        """Make the session one that only transcribes."""
+        self.view = transcription_view(self.view)
+
+    def update(self, patch: SessionPatch, *, spoke: bool = False) -> None:
+        """Take over what `patch` names; null, "" and [] clear. `spoke` says that a voice was heard already.
 
         Raises:
             Refusal: something cannot be; then nothing is taken over.
         """
-        if patch.type == "transcription":
-            raise Refusal("audio_not_supported", "transcription sessions are not served yet", param="session.type")
+        check_audio(patch.audio, "session")
+        if self.transcription or patch.type == "transcription":
+            self._update_transcription(patch)
+            return
         if patch.truncation and patch.truncation != "auto":
             why = "the oldest is left out of a long conversation as it must be: truncation is always 'auto'"
             raise Refusal("truncation_not_supported", why, param="session.truncation")
@@ -88,8 +81,20 @@ class SessionConfig:
         for name in EXTENSIONS:
             if (value := getattr(patch, name)) is not UNSET:
                 view[name] = msgspec.to_builtins(value)
+        if patch.output_modalities is not UNSET:
+            view["output_modalities"] = modalities(patch.output_modalities, speaks=self.speaks)
         if patch.audio is not UNSET:
-            view["audio"] = _merged(view["audio"], patch.audio)
+            view["audio"] = merged(view["audio"], patch.audio)
+        if spoke:
+            check_voice(self.view, view)
+        _check_size(view, self._settings.max_conversation_bytes)
+        self.view = view
+
+    def _update_transcription(self, patch: SessionPatch) -> None:
+        """Take over how to listen, which is all there is, or becomes all."""
+        view = {**self.view} if self.transcription else transcription_view(self.view)
+        if patch.audio is not UNSET:
+            view["audio"] = {"input": merged({**fresh(), **view["audio"]}, patch.audio)["input"]}
         _check_size(view, self._settings.max_conversation_bytes)
         self.view = view
 
@@ -100,6 +105,7 @@ class SessionConfig:
             Refusal: `options` ask for what cannot be.
         """
         if options is not None:
+            check_audio(options.audio, "response")
             self._check(options, "response")
         said = {name: _first(options, name, self.view) for name in (*EXTENSIONS, "max_output_tokens")}
         return sampling_of(said, self._settings)
@@ -118,8 +124,6 @@ class SessionConfig:
 
     def _check(self, options: Options, where: str) -> None:
         check_choosing(options, self._settings, where)
-        if options.audio and options.audio.output:
-            ranged(options.audio.output.speed, 0.25, 1.5, f"{where}.audio.output.speed")
         if options.tool_choice and options.tool_choice not in ("auto", "none"):
             why = "no functions are called yet, so that none can be demanded"
             raise Refusal("tools_not_supported", why, param=f"{where}.tool_choice")
@@ -137,29 +141,6 @@ def _first(options: Options | None, name: str, view: dict[str, Any]) -> Any:
     """What the response says, else what the session says."""
     value = getattr(options, name, UNSET)
     return view.get(name) if value is UNSET or value is None else value
-
-
-def _merged(audio: dict[str, Any], patch: Audio | None) -> dict[str, Any]:
-    """`audio` with what `patch` names replaced, one level below input and output; null clears."""
-    told: dict[str, Any] = dict.fromkeys(AUDIO) if patch is None else msgspec.to_builtins(patch)
-    return {**audio, **{side: _changed(side, audio[side], given) for side, given in told.items()}}
-
-
-def _changed(side: str, kept: dict[str, Any], told: dict[str, Any] | None) -> dict[str, Any]:
-    """Null clears, except where something must stand; turn detection of the same type is merged."""
-    if told is None:
-        return AUDIO[side]
-    defaults: dict[str, Any] = {"format": PCM, "voice": "default", "speed": 1.0}
-    changed = {name: defaults.get(name) if value is None else value for name, value in told.items()}
-    if detection := changed.get("turn_detection"):
-        changed["turn_detection"] = _detection(kept["turn_detection"], detection)
-    return {**kept, **changed}
-
-
-def _detection(kept: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:
-    defaults = DETECTIONS[told["type"]]
-    before = kept if kept and kept["type"] == told["type"] else defaults
-    return {**before, **{name: defaults[name] if value is None else value for name, value in told.items()}}
 
 
 def _check_depth(patch: SessionPatch) -> None:

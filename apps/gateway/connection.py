@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from apps.gateway.commands import Command
+from apps.gateway.commands import AudioAppend, Command
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.realtime import Unreadable
 from apps.gateway.refusal import Refusal
@@ -145,24 +145,43 @@ class Connection:
                 wait = self._hear(message["bytes"] if text is None else text)
                 await self._pump()
                 await asyncio.sleep(wait)
+                await self._let_flow()
+
+    async def _let_flow(self) -> None:
+        """Wait with the next event until all audio has gone on that is under way."""
+        while self.closing is None and (wait := self._session.flow(time.monotonic())) > 0:
+            await self._pump()
+            await asyncio.sleep(wait)
+        await self._pump()
 
     def _hear(self, frame: str | bytes) -> float:
-        """Take a frame; returns the seconds after which to take the next, so that a flood waits with its sender."""
-        limited = self._take()
+        """Take a frame; returns the seconds after which to take the next, so that a flood waits with its sender.
+
+        Audio counts by its length instead, see `_let_flow`.
+        """
         try:
             command = self._codec.receive(frame)
         except Unreadable as refusal:
+            limited = self._take()
             self._metrics.errors.labels(refusal.code).inc()
             self._complain(limited or refusal)
         except Refusal as refusal:
+            limited = self._take()
             self._session.refuse(limited.about(refusal.event_id) if limited else refusal)
         else:
             self._metrics.events_in.labels(str(command.__struct_config__.tag)).inc()
-            if limited:
-                self._session.refuse(limited.about(command.event_id))
-            else:
-                self._session.receive(command)
+            limited = self._obey(command)
         return limited.retry_after or 0.0 if limited else 0.0
+
+    def _obey(self, command: Command) -> Refusal | None:
+        """Let the session carry a command out, unless the client sends too many."""
+        if isinstance(command, AudioAppend):
+            return None if self._session.receive(command) else self._take()
+        if limited := self._take():
+            self._session.refuse(limited.about(command.event_id))
+        else:
+            self._session.receive(command)
+        return limited
 
     # -- out
 

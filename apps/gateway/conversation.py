@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from apps.gateway.events import Event
-from apps.gateway.items import Item, restored
+from apps.gateway.items import Item, cut, restored
 from pipeline.messages import Utterance
 
 ROOT = "root"
@@ -128,6 +128,8 @@ class Talk:
                 self.told.insert(restored(event["item"]), after=after)
             elif event["type"] == "conversation.item.deleted":
                 self.told.delete(event["item_id"])
+            elif event["type"] == "conversation.item.truncated" and (item := self.told.get(event["item_id"])):
+                self.told.replace(cut(item, event["transcript"]))
 
     def begin(self, item: Item, follows: Sequence[str]) -> tuple[str | None, list[str]]:
         """An answer begins after the last that is left of `follows`; returns what is before it, and what had to go."""
@@ -135,8 +137,14 @@ class Talk:
         self.draft.insert(item, after=_last(follows, self.draft))
         return previous, self._bounded(item)
 
+    def append(self, item: Item) -> tuple[str | None, list[str]]:
+        """Something was said; returns what is before it, and what had to go."""
+        previous = self.told.insert(item, after=None)
+        self.draft.insert(item, after=None)
+        return previous, self._bounded(item)
+
     def finish(self, item: Item) -> list[str]:
-        """An answer has ended, and is `item`; returns what had to go for it."""
+        """An answer has ended, or what was said is known, and is `item`; returns what had to go for it."""
         self.told.replace(item)
         self.draft.replace(item)
         return self._bounded(item)

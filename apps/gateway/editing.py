@@ -13,14 +13,14 @@ from apps.gateway.refusal import Refusal
 
 
 def create(
-    conversation: Conversation, command: c.ItemCreate, coming: Collection[str], *, max_text: int
+    conversation: Conversation, command: c.ItemCreate, coming: Collection[str], *, max_text: int, hears: bool = False
 ) -> tuple[Event, ...]:
-    """Add an item; `coming` are the ids of those that answers will have.
+    """Add an item; `coming` are the ids of those that answers will have. Where somebody `hears`, it may have audio.
 
     Raises:
         Refusal: it cannot be added.
     """
-    item = accepted(command.item, max_text=max_text)
+    item = accepted(command.item, max_text=max_text, hears=hears)
     if item.id == ROOT:
         raise Refusal("invalid_value", f"{ROOT!r} stands for the conversation's beginning", param="item.id")
     if item.id in conversation or item.id in coming:
@@ -57,22 +57,3 @@ def known(conversation: Conversation, item_id: str, verb: str) -> Item:
     if (item := conversation.get(item_id)) is None:
         raise Refusal(f"item_{verb}_invalid_item_id", f"there is no item {item_id!r}", param="item_id")
     return item
-
-
-def no_truncation(conversation: Conversation, command: c.ItemTruncate) -> Refusal:
-    """Why an item is not truncated: nothing is spoken yet.
-
-    Raises:
-        Refusal: there is no such item.
-    """
-    known(conversation, command.item_id, "truncate")
-    if command.audio_end_ms < 0:
-        return Refusal("integer_below_min_value", "audio_end_ms is at least 0", param="audio_end_ms")
-    why = f"item {command.item_id!r} has no audio; only what was spoken can be truncated"
-    return Refusal("item_truncate_no_audio", why, param="item_id")
-
-
-def no_audio(command: c.Command) -> Refusal:
-    """Why nothing is done about audio."""
-    kind = str(command.__struct_config__.tag)
-    return Refusal("audio_not_supported", f"{kind}: audio is not served yet; send text", param="type")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from apps.gateway.items import answer
 from apps.gateway.refusal import INVALID, LIMITED, SERVER
 from pipeline.messages import Finished, Likelihood, Problem, Usage
 
@@ -16,10 +18,16 @@ CONVERSATION = "conv"
 
 
 class Place(NamedTuple):
-    """Where in a response a piece of text belongs."""
+    """Where in a response a piece of it belongs; a `spoken` one's text is the transcript of its audio."""
 
     response_id: str
     item_id: str
+    spoken: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What the events of its text are called."""
+        return "response.output_audio_transcript" if self.spoken else "response.output_text"
 
     def event(self, kind: str, **fields: Any) -> Event:
         """An event about the item."""
@@ -51,9 +59,9 @@ def response(
     conversation: str | None,
     metadata: Mapping[str, str] | None,
     limit: int | str,
-    modalities: Sequence[str],
+    audio: Event | None = None,
 ) -> Event:
-    """A `response` object in progress."""
+    """A `response` object in progress; `audio` is how it is spoken."""
     return {
         "object": "realtime.response",
         "id": response_id,
@@ -61,7 +69,8 @@ def response(
         "status_details": None,
         "output": [],
         "conversation_id": conversation,
-        "output_modalities": list(modalities),
+        "output_modalities": ["audio" if audio else "text"],
+        **({"audio": audio} if audio else {}),
         "max_output_tokens": limit,
         "usage": None,
         "metadata": metadata,
@@ -70,18 +79,27 @@ def response(
 
 def opening(place: Place, previous: str | None, *, in_conversation: bool) -> list[Event]:
     """An item of an answer begins."""
-    item = _item(place, "", "in_progress")
+    item = answer(place.item_id, "", "in_progress", spoken=place.spoken).view
     return [
         place.event("response.output_item.added", item=item),
         *([item_event("conversation.item.added", item, previous)] if in_conversation else []),
-        place.part("response.content_part.added", part={"type": "text", "text": ""}),
+        place.part("response.content_part.added", part=_part(place, "")),
     ]
 
 
 def delta(place: Place, text: str, likelihoods: Sequence[Likelihood] = ()) -> Event:
     """A piece of the answer's text; with `logprobs`, in the shape of the Responses API, where they were asked for."""
     more = {"logprobs": [_logprob(one) for one in likelihoods]} if likelihoods else {}
-    return place.part("response.output_text.delta", delta=text, **more)
+    return place.part(f"{place.kind}.delta", delta=text, **more)
+
+
+def sound(place: Place, data: bytes) -> Event:
+    """A piece of the answer's audio."""
+    return place.part("response.output_audio.delta", delta=b64encode(data).decode())
+
+
+def _part(place: Place, text: str) -> Event:
+    return {"type": "audio", "transcript": text} if place.spoken else {"type": "text", "text": text}
 
 
 def _logprob(one: Likelihood) -> Event:
@@ -93,12 +111,12 @@ def _token(one: Likelihood) -> Event:
     return {"token": one.data.decode(errors="replace"), "id": one.id, "bytes": [*one.data], "logprob": one.logprob}
 
 
-def closing(place: Place, text: str, status: str, previous: str | None, *, in_conversation: bool) -> list[Event]:
-    """An item of an answer ends."""
-    item = _item(place, text, status)
+def closing(place: Place, text: str, item: Event, previous: str | None, *, in_conversation: bool) -> list[Event]:
+    """An answer ends that was told to be `text`, and is `item`: of what was spoken, what could be heard."""
     return [
-        place.part("response.output_text.done", text=text),
-        place.part("response.content_part.done", part={"type": "text", "text": text}),
+        *([place.part("response.output_audio.done")] if place.spoken else []),
+        place.part(f"{place.kind}.done", **{"transcript" if place.spoken else "text": text}),
+        place.part("response.content_part.done", part=_part(place, text)),
         place.event("response.output_item.done", item=item),
         *([item_event("conversation.item.done", item, previous)] if in_conversation else []),
     ]
@@ -139,18 +157,6 @@ def usage(spent: Usage) -> Event:
     }
 
 
-def _item(place: Place, text: str, status: str) -> Event:
-    content = [] if status == "in_progress" else [{"type": "output_text", "text": text}]
-    return {
-        "id": place.item_id,
-        "object": "realtime.item",
-        "type": "message",
-        "status": status,
-        "role": "assistant",
-        "content": content,
-    }
-
-
 def _details(finished: Finished, cancel_reason: str) -> Event:
     """Why a response ended."""
     details: Event = {"type": finished.status}
@@ -171,3 +177,37 @@ def _error(problem: Problem) -> Event:
     if problem.retry_after is not None:
         error["retry_after"] = problem.retry_after
     return error
+
+
+# -- what is heard
+
+
+def heard(kind: str, item_id: str, **fields: Any) -> Event:
+    """An event of the audio that comes in, about the item that it is or becomes."""
+    return {"type": f"input_audio_buffer.{kind}", "item_id": item_id, **fields}
+
+
+def committed(item: Mapping[str, Any], previous: str | None) -> list[Event]:
+    """What was heard is an item."""
+    return [
+        heard("committed", item["id"], previous_item_id=previous),
+        item_event("conversation.item.added", item, previous),
+        item_event("conversation.item.done", item, previous),
+    ]
+
+
+def transcription(kind: str, item_id: str, part: int, **fields: Any) -> Event:
+    """An event of the transcription of part `part` of an item."""
+    kind = f"conversation.item.input_audio_transcription.{kind}"
+    return {"type": kind, "item_id": item_id, "content_index": part, **fields}
+
+
+def transcript(item_id: str, part: int, text: str, seconds: float) -> Event:
+    """All that was said in an item, and how long that was."""
+    usage = {"type": "duration", "seconds": seconds}
+    return transcription("completed", item_id, part, transcript=text, usage=usage)
+
+
+def untranscribed(item_id: str, part: int, problem: Problem) -> Event:
+    """It is not known what was said in an item."""
+    return transcription("failed", item_id, part, error=_error(problem))

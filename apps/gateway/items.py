@@ -44,8 +44,8 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
-def accepted(item: NewItem, *, max_text: int, where: str = "item") -> Item:
-    """`item` as an item of the conversation; `max_text` is in bytes.
+def accepted(item: NewItem, *, max_text: int, where: str = "item", hears: bool = False) -> Item:
+    """`item` as an item of the conversation; `max_text` is in bytes. Where somebody `hears`, it may have audio.
 
     Raises:
         Refusal: it cannot be one.
@@ -57,7 +57,7 @@ def accepted(item: NewItem, *, max_text: int, where: str = "item") -> Item:
             raise Refusal("invalid_value", why, param=f"{where}.{name}")
     item_id = item.id or new_id("item")
     if isinstance(item, SaidItem):
-        made = _said(item_id, item, where)
+        made = _said(item_id, item, where, hears=hears)
     elif isinstance(item, CallItem):
         made = _call(item_id, item)
     else:
@@ -76,10 +76,45 @@ def blank(text: str) -> bool:
     return not clean(text).strip()
 
 
-def answer(item_id: str, text: str, status: str) -> Item:
+def answer(item_id: str, text: str, status: str, *, spoken: bool = False) -> Item:
     """An item of the model's."""
-    content = [{"type": "output_text", "text": text}] if status != "in_progress" or text else []
-    return restored(_message(item_id, "assistant", content, status))
+    part = {"type": "output_audio", "transcript": text} if spoken else {"type": "output_text", "text": text}
+    return restored(_message(item_id, "assistant", [part] if status != "in_progress" or text else [], status))
+
+
+def heard(item_id: str, transcript: str | None = None) -> Item:
+    """An item that the user has spoken; None: what was said is not known yet."""
+    return restored(_message(item_id, "user", [{"type": "input_audio", "transcript": transcript}]))
+
+
+def transcribed(item: Item, transcript: str) -> Item:
+    """`item` with what was said in it."""
+    return _with_part(item, spoken_part(item), {"type": "input_audio", "transcript": transcript})
+
+
+def cut(item: Item, transcript: str) -> Item:
+    """An answer of which no more than this was heard."""
+    return _with_part(item, spoken_part(item, "output_audio"), {"type": "output_audio", "transcript": transcript})
+
+
+def spoken_part(item: Item, kind: str = "input_audio") -> int | None:
+    """The index of the first part of `item` that is audio."""
+    parts = item.view.get("content", ())
+    return next((number for number, part in enumerate(parts) if part["type"] == kind), None)
+
+
+def untranscribed(item: Item) -> bool:
+    """Whether something was said in `item` that is not known yet."""
+    number = spoken_part(item)
+    return number is not None and item.view["content"][number]["transcript"] is None
+
+
+def _with_part(item: Item, number: int | None, part: dict[str, Any]) -> Item:
+    if number is None:
+        return item
+    content = [*item.view["content"]]
+    content[number] = part
+    return restored({**item.view, "content": content})
 
 
 def restored(view: dict[str, Any]) -> Item:
@@ -88,7 +123,8 @@ def restored(view: dict[str, Any]) -> Item:
         return Item(view["id"], view, "assistant", f"[calls {view['name']}({view['arguments']})]")
     if view["type"] == "function_call_output":
         return Item(view["id"], view, "user", f"[result of the call: {view['output']}]")
-    return Item(view["id"], view, view["role"], "\n".join(part["text"] for part in view["content"]))
+    texts = (part.get("text") or part.get("transcript") or "" for part in view["content"])
+    return Item(view["id"], view, view["role"], "\n".join(text for text in texts if text))
 
 
 def _place(item: NewItem) -> str:
@@ -108,15 +144,27 @@ def _message(item_id: str, role: str, content: list[dict[str, Any]], status: str
     }
 
 
-def _said(item_id: str, item: SaidItem, where: str) -> Item:
+def _said(item_id: str, item: SaidItem, where: str, *, hears: bool) -> Item:
     if len(item.content) > MOST_PARTS:
         raise Refusal("invalid_value", f"a message has at most {MOST_PARTS} parts", param=f"{where}.content")
-    texts = [_text(part, f"{where}.content[{number}]") for number, part in enumerate(item.content)]
-    if all(blank(text) for text in texts):
-        raise Refusal("empty_text", "the message holds no text", param=f"{where}.content")
     kind = "output_text" if item.role == "assistant" else "input_text"
-    view = _message(item_id, item.role, [{"type": kind, "text": text} for text in texts])
-    return restored(view)
+    parts: list[dict[str, Any]] = []
+    for number, part in enumerate(item.content):
+        if hears and item.role == "user" and is_sound(part):
+            parts.append({"type": "input_audio", "transcript": None})
+        else:
+            parts.append({"type": kind, "text": _text(part, f"{where}.content[{number}]")})
+    sounds = sum(part["type"] == "input_audio" for part in parts)
+    if sounds > 1:
+        raise Refusal("invalid_value", "a message has at most one part with audio", param=f"{where}.content")
+    if not sounds and all(blank(part["text"]) for part in parts):
+        raise Refusal("empty_text", "the message holds no text", param=f"{where}.content")
+    return restored(_message(item_id, item.role, parts))
+
+
+def is_sound(part: Part) -> bool:
+    """Whether a part is audio, of which it is not known what is said in it."""
+    return part.type in AUDIO and part.audio is not None
 
 
 def _text(part: Part, where: str) -> str:
@@ -124,7 +172,8 @@ def _text(part: Part, where: str) -> str:
     if part.type in AUDIO and part.audio is None and part.transcript is not None:
         return part.transcript
     if part.type in AUDIO:
-        raise Refusal("audio_not_supported", "audio is not served yet; send text", param=where)
+        why = "audio can be heard in what a user says, in an item of the conversation, where there is a speech stage"
+        raise Refusal("audio_not_supported", f"{why}; send text", param=where)
     if part.type == "input_image":
         raise Refusal("image_not_supported", "images are not served yet; send text", param=where)
     if part.type not in TEXT:

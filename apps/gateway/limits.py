@@ -23,7 +23,7 @@ MINUTE_S = 60.0
 class Bucket:
     """A token bucket: `rate` tokens per second, at most `burst` at once."""
 
-    def __init__(self, rate: float, burst: int, now: float) -> None:
+    def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate, self.burst = rate, burst
         self._tokens, self._at = float(burst), now
 
@@ -48,6 +48,11 @@ class Bucket:
         """Take a token that is not there; returns the seconds until it is paid for and there is one more."""
         self._tokens = self.left(now) - 1
         return (1 - self._tokens) / self._rate
+
+    def spend(self, tokens: float, now: float) -> float:
+        """Take so many, also such as are not there; returns the seconds until all are paid for."""
+        self._tokens = self.left(now) - tokens
+        return max(0.0, -self._tokens / self._rate)
 
 
 class Buckets:
@@ -74,6 +79,9 @@ class Limits:
         self._addresses = Buckets(lambda _: Bucket(settings.requests_per_s, settings.requests_burst, clock()))
         self._events = Buckets(self._events_of)
         self._turns = Buckets(self._turns_of)
+        audio = settings.audio
+        self._audio = Buckets(lambda _: Bucket(audio.address_speed, audio.address_ahead_s, clock()))
+        self._audio_of = Buckets(self._audio_of_tenant)
         self._open: Counter[str] = Counter()
         self._open_of: Counter[str] = Counter()
 
@@ -119,6 +127,14 @@ class Limits:
         waits = [bucket.owe(now) for bucket in self._event_buckets(client) if bucket.take(now) > 0]
         return _limited(max(waits)) if waits else None
 
+    def audio(self, client: Client, seconds: float) -> float:
+        """Count so much audio of `client`; returns the seconds after which more may go on."""
+        buckets = [self._audio[client.address]]
+        if client.tenant != OF_ALL:
+            buckets.append(self._audio_of[client.tenant])
+        now = self._clock()
+        return max(bucket.spend(seconds, now) for bucket in buckets)
+
     def admit_turn(self, client: Client, running: Counter[str]) -> None:
         """Count a turn of `client`, when each tenant has so many `running`.
 
@@ -145,7 +161,7 @@ class Limits:
             buckets["tenant_turns"] = self._turns[client.tenant]
         scope, bucket = min(buckets.items(), key=lambda one: one[1].left(now))
         remaining, reset = max(0, int(bucket.left(now))), round(bucket.full_in(now), 3)
-        rate = {"name": "requests", "limit": bucket.burst, "remaining": remaining, "reset_seconds": reset}
+        rate = {"name": "requests", "limit": int(bucket.burst), "remaining": remaining, "reset_seconds": reset}
         return [{**rate, "scope": scope}]
 
     def of(self, tenant: str) -> TenantLimits:
@@ -164,6 +180,10 @@ class Limits:
     def _turns_of(self, tenant: str) -> Bucket:
         most = self.of(tenant).turns_per_minute
         return Bucket(most / MINUTE_S, most, self._clock())
+
+    def _audio_of_tenant(self, tenant: str) -> Bucket:
+        limits = self.of(tenant)
+        return Bucket(limits.audio_speed, limits.audio_ahead_s, self._clock())
 
 
 def _full(why: str) -> Refusal:

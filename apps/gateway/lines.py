@@ -13,7 +13,7 @@ from apps.gateway.items import blank
 from apps.gateway.refusal import Refusal
 from apps.gateway.session import Session
 from apps.gateway.terms import Terms
-from pipeline.messages import Message, Told
+from pipeline.messages import Message
 
 MOST_MISSED = 64
 
@@ -33,8 +33,11 @@ class LineSession(Session):
     without saying what it has seen.
     """
 
+    speaks = False
+
     def __init__(self, name: str, terms: Terms) -> None:
         super().__init__(name, terms)
+        self.say.more = self._taken
         self._waiting: deque[Waiting] = deque()
         self._takes = 0
         self._missed: deque[Event] = deque(maxlen=MOST_MISSED)
@@ -45,22 +48,23 @@ class LineSession(Session):
         """Begin; nothing is told to a chat before its first line."""
         self._begin()
 
-    def receive(self, command: c.Command) -> None:
-        """Answer a line, now or when those before it are answered."""
+    def receive(self, command: c.Command) -> bool:
+        """Answer a line, now or when those before it are answered; whether it is one."""
         assert isinstance(command, c.Say)
         if (size := len(command.text.encode())) > (most := self.settings.max_text_bytes):
             self.refuse(Refusal("string_above_max_length", f"the line has {size} bytes; at most {most} are taken"))
-            return
+            return False
         waits = self._busy
         if self._queue(Waiting(command.text, logged=waits)) and waits:
-            self._log(self._told((), line=command.text))
+            self.say.tell(line=command.text)
         self._next()
+        return True
 
     def refuse(self, refusal: Refusal) -> None:
         """Tell the client that a line is not answered, when it is that line's turn."""
         logged = self._busy and refusal.code != EXPIRED  # which ends the connection, and is about no line
         if self._queue(Waiting(refusal, logged)) and logged:
-            self._log(self._told((), refused=(refusal.code, refusal.message)))
+            self.say.tell(refused=(refusal.code, refusal.message))
         self._next()
 
     def read(self, at: Position, message: Message, *, known: bool = False) -> list[Event]:
@@ -100,6 +104,10 @@ class LineSession(Session):
             Waiting(line if isinstance(line, str) else Refusal(*line), logged=True) for line in self.account.lines
         )
 
+    def _taken(self) -> dict[str, Any]:
+        takes, self._takes = self._takes, 0
+        return {"takes": takes}
+
     @property
     def _busy(self) -> bool:
         """Whether what comes now has to wait for its turn."""
@@ -124,15 +132,11 @@ class LineSession(Session):
     def _answer(self, line: str | Refusal) -> None:
         if isinstance(line, Refusal):
             raise line
-        self.check_open()
+        self.responding.check_open()
         if blank(line):
             raise Refusal("empty_text", "the line holds no text")
         self.create(c.ItemCreate(item=c.SaidItem("user", [c.Part("input_text", text=line)])))
-        self.respond(c.ResponseOptions())
-
-    def _told(self, told: tuple[Event, ...], **more: Any) -> Told:
-        takes, self._takes = self._takes, 0
-        return super()._told(told, takes=takes, **more)
+        self.responding.begin(c.ResponseOptions())
 
 
 def _whole(event: Event) -> Event:

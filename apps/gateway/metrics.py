@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from apps.gateway.answer import Answer
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -25,6 +27,7 @@ class GatewayMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.voice = VoiceMetrics(registry)
         self.turn_seconds = Histogram(
             "penstock_gateway_turn_seconds",
             "From the accepted request to the end of the turn",
@@ -51,4 +54,44 @@ class GatewayMetrics:
         )
         self.undelivered = Counter(
             "penstock_gateway_undelivered", "Records that did not reach the log", ["topic"], registry=registry
+        )
+
+    def first_text(self, answer: Answer, now: float) -> None:
+        """The first text of `answer` has come."""
+        self.first_token.observe(max(0.0, now - answer.asked_at))
+        if answer.heard_at is not None:
+            self.voice.first_token.observe(max(0.0, now - answer.heard_at))
+
+    def first_audio(self, answer: Answer, now: float) -> None:
+        """The first audio of `answer` has come."""
+        self.voice.first_audio.observe(
+            max(0.0, now - (answer.asked_at if answer.heard_at is None else answer.heard_at))
+        )
+
+    def ended(self, answer: Answer, now: float) -> None:
+        """`answer` is over."""
+        self.turn_seconds.observe(max(0.0, now - answer.asked_at))
+        if answer.cut_at is not None:
+            self.voice.silenced.observe(max(0.0, now - answer.cut_at))
+
+
+class VoiceMetrics:
+    """What is counted and measured of sound. Speech ends where the speech stage says so, after the silence it waits."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def seconds(name: str, what: str) -> Histogram:
+            return Histogram(f"penstock_gateway_voice_{name}_seconds", what, buckets=SECONDS, registry=registry)
+
+        self.sessions = Gauge("penstock_gateway_voice_sessions", "Sessions that send audio", registry=registry)
+        self.audio = Counter("penstock_gateway_voice_audio_seconds", "Audio that was taken", registry=registry)
+        self.transcript = seconds("transcript", "From the end of speech to its transcript")
+        self.first_token = seconds("first_token", "From the end of speech to the answer's first text")
+        self.first_audio = seconds("first_audio", "From the end of speech, or the request, to the answer's first audio")
+        self.partial_lag = seconds("partial_lag", "From the end of a word to its being told before its turn is over")
+        self.interruptions = Counter(
+            "penstock_gateway_voice_interruptions", "Answers that were interrupted", registry=registry
+        )
+        self.silenced = seconds("silenced", "From the beginning of speech to the end of the answer it interrupts")
+        self.untranscribed = Counter(
+            "penstock_gateway_voice_untranscribed", "Speech whose transcript failed", ["code"], registry=registry
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, structs
 
+from apps.gateway.audio_settings import AudioSettings
 from apps.gateway.tenants import TENANT
 from pipeline.secret import NO_SECRET, Secret
 
@@ -93,6 +94,12 @@ class TenantLimits:
     turns: Count = 500
     """Responses of it that may run at once."""
 
+    audio_speed: Annotated[float, Meta(ge=1)] = 2000.0
+    """Seconds of audio that go on per second; what comes faster waits with its sender."""
+
+    audio_ahead_s: Seconds = 6000.0
+    """Seconds of audio that go on at once before that holds."""
+
 
 class OwnLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """What is otherwise for one tenant."""
@@ -102,6 +109,8 @@ class OwnLimits(Struct, frozen=True, forbid_unknown_fields=True):
     events_burst: Count | None = None
     turns_per_minute: Count | None = None
     turns: Count | None = None
+    audio_speed: Annotated[float, Meta(ge=1)] | None = None
+    audio_ahead_s: Seconds | None = None
 
     def over(self, others: TenantLimits) -> TenantLimits:
         """Its limits, where `others` hold for what it does not name."""
@@ -162,12 +171,13 @@ class GatewaySettings:
     """The highest priority that a turn may ask for. Those of a higher one go first, whosever they are, so raise it only
     where you know who asks; 0: nobody goes before others."""
 
-    max_frame_bytes: Count = 16 * 1024 * 1024
-    """A larger WebSocket frame is not read: the connection is closed with 1009. Well above `max_message_bytes`, so that
-    what is merely too large is refused in words; of each connection one such frame at most is in memory."""
+    max_frame_bytes: Count = 24 * 1024 * 1024
+    """A larger WebSocket frame is not read: the connection is closed with 1009. Well above `max_message_bytes`, and
+    above `audio.max_append_bytes` in base64, so that what is merely too large is refused in words; of each connection
+    one such frame at most is in memory."""
 
     max_message_bytes: Count = 1024 * 1024
-    """A larger event (in characters) is refused with a typed error."""
+    """A larger event (in characters), beside its audio, is refused with a typed error."""
 
     max_text_bytes: Count = 64 * 1024
     """A longer text of one item (UTF-8) is refused with a typed error."""
@@ -258,6 +268,7 @@ class GatewaySettings:
 
     jwt: TokenSettings = field(default_factory=TokenSettings)
     tenant: TenantLimits = field(default_factory=TenantLimits)
+    audio: AudioSettings = field(default_factory=AudioSettings)
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -29,6 +29,7 @@ from apps.gateway.settings import GatewaySettings
 from apps.gateway.tenants import Client
 from apps.gateway.terms import Terms
 from apps.gateway.throttle import Throttle
+from apps.gateway.voicing import NOBODY_HEARS
 from pipeline.errors import UnknownModel
 
 log = logging.getLogger(__name__)
@@ -63,14 +64,14 @@ class Sockets:
 
     async def realtime(self, websocket: WebSocket) -> None:
         """`/v1/realtime`."""
-        codec = Realtime(longest=self._settings.max_message_bytes)
+        audio = self._settings.audio
+        most = base64_length(audio.max_append_bytes) if audio.hears else 0
+        codec = Realtime(longest=self._settings.max_message_bytes, audio=most)
         async with self._admitted(websocket) as client:
             if client is None:
                 return
             await _accept(websocket, SUBPROTOCOL)
             try:
-                if websocket.query_params.get("intent") == "transcription":
-                    raise Refusal("audio_not_supported", "transcription is not served yet", param="intent")
                 seat = await self._realtime_seat(websocket, client)
             except Refusal as refusal:
                 await self._turn_away(websocket, codec, refusal)
@@ -82,8 +83,12 @@ class Sockets:
         if (name := websocket.query_params.get("resume")) is not None:
             cursor = self._cursor(client, name, websocket.query_params.get("last_event_id", ""), SESSION_PREFIX)
             return await self._hub.resume(Session(name, self._terms(websocket, client, name, None, cursor)), cursor)
-        name, model = new_id(SESSION_PREFIX), self._model(websocket)
-        session = Session(name, self._terms(websocket, client, name, model))
+        transcription = websocket.query_params.get("intent") == "transcription"
+        if transcription and not self._settings.audio.hears:
+            raise Refusal("audio_not_supported", NOBODY_HEARS, param="intent")
+        name = new_id(SESSION_PREFIX)
+        model = None if transcription else self._model(websocket)
+        session = Session(name, self._terms(websocket, client, name, model), transcription=transcription)
         session.open()
         return self._hub.seats.add(session, time.monotonic())
 
@@ -187,6 +192,7 @@ class Sockets:
             signer=self._hub.signer,
             admit_turn=lambda: self._admit_turn(client),
             turn_ended=lambda problem: self._throttle.heard(client.tenant, problem),
+            audio=lambda seconds: self._limits.audio(client, seconds),
         )
 
     def _admit_turn(self, client: Client) -> None:
@@ -253,6 +259,11 @@ class Sockets:
             await websocket.send_text(frame)
         code = CLOSES.get(refusal.code, TOO_MUCH)
         await websocket.close(code, f"{refusal.code}: {refusal.message}".encode()[:120].decode(errors="ignore"))
+
+
+def base64_length(size: int) -> int:
+    """Characters that so many bytes have."""
+    return -(-size // 3) * 4
 
 
 async def _accept(websocket: WebSocket, subprotocol: str) -> None:

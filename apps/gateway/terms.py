@@ -23,8 +23,8 @@ class Terms:
     `model` is said to answer it, and `asked` is what the stages are asked for (None: whichever is theirs); `partition`
     is the one of `replies` where it reads back what its client is told; `trace` is the W3C trace context of whoever
     opened it, if there is one; `draining` says whether nothing new is to begin; `tenant` is whose it is; `admit_turn`
-    refuses a turn where its tenant has had its share, and `turn_ended` is told how each that was not has ended;
-    `signer` signs the ids of its events.
+    refuses a turn where its tenant has had its share, and `turn_ended` is told how each that was not has ended; `audio`
+    counts seconds of audio, and returns the seconds after which more may go on; `signer` signs the ids of its events.
     """
 
     model: str
@@ -38,4 +38,5 @@ class Terms:
     tenant: str = OF_ALL
     admit_turn: Callable[[], None] = lambda: None
     turn_ended: Callable[[Problem | None], None] = lambda problem: None
+    audio: Callable[[float], float] = lambda seconds: 0.0
     signer: Signer = field(default_factory=Signer)

@@ -7,25 +7,24 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from apps.gateway import events
-from apps.gateway.answer import GAP, Answer, Running
+from apps.gateway.answer import GAP, TURN_DETECTED, Answer, Running
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
+from apps.gateway.held import Held
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
+from apps.gateway.saying import Saying
+from apps.gateway.speaking import Tracks
+from apps.gateway.telling import Telling
 from apps.gateway.terms import Terms
 from pipeline.errors import MessageTooLarge
-from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TRACE, TURN
-from pipeline.messages import Cancel, Delta, Finished, Message, Problem, Told, Turn
+from pipeline.messages import Delta, Finished, Message, Problem, Told, Turn
 from pipeline.stage import LATE
-from pipeline.topics import CONTROL, REPLIES, TURNS
+from pipeline.topics import CONTROL, REPLIES
+from pipeline.voice import Spoken
 
 log = logging.getLogger(__name__)
 
-MOST_HELD = 2000
-"""Records that may come before their turn's `response.created`."""
-MOST_UNKNOWN = 16
-"""Turns that may come before theirs, in a log that is read again."""
 MOST_OVER = 32
 """Turns that are remembered to be over."""
 
@@ -38,16 +37,17 @@ class Turns:
     It begins as one that reads what others have written; from `go_live` on it also says what is to be said.
     """
 
-    def __init__(self, session: str, terms: Terms, talk: Talk) -> None:
-        self._session, self._partition, self._tenant = session, terms.partition, terms.tenant
+    def __init__(self, session: str, terms: Terms, talk: Talk, say: Saying) -> None:
+        self._session, self._say = session, say
         self._settings, self._ended = terms.settings, terms.turn_ended
-        self._talk = talk
+        self._talk, self._telling = talk, Telling(talk)
         self._metrics: GatewayMetrics | None = None
         self._answers: dict[str, Answer] = {}
-        self._held: dict[str, list[Message]] = {}
+        self._held = Held()
         self._over: deque[str] = deque(maxlen=MOST_OVER)
         self._ending: dict[str, float] = {}
-        self.outgoing: list[Outgoing] = []
+        self.tracks = Tracks()
+        self.quiet_from: float | None = None
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -58,6 +58,10 @@ class Turns:
     def get(self, response_id: str) -> Answer | None:
         """The response with this id, if it is under way."""
         return self._answers.get(response_id)
+
+    def of(self, item_id: str) -> Answer | None:
+        """The response whose answer is this item, if it is under way."""
+        return next((answer for answer in self if answer.item_id == item_id), None)
 
     @property
     def current(self) -> Answer | None:
@@ -92,9 +96,12 @@ class Turns:
 
     def go_live(self, metrics: GatewayMetrics) -> None:
         """Say from now on what is to be said."""
-        self._metrics = metrics
+        self._metrics = self._telling.metrics = metrics
         metrics.active.inc(len(self))
-        self._held = {turn: held for turn, held in self._held.items() if turn in self._answers}
+        for answer in self:
+            if answer.interrupted:
+                self.cancel(answer, time.monotonic(), TURN_DETECTED)
+        self._held.keep(self._answers)
 
     # -- begin and cancel
 
@@ -106,16 +113,11 @@ class Turns:
         assert self._metrics is not None
         self._answers[answer.id] = answer
         self._metrics.active.inc()
-        headers = {
-            REPLY_TO: str(self._partition),
-            TURN: answer.id,
-            DEADLINE: f"{time.time() + self._settings.turn_timeout_s:.3f}",
-            TENANT: self._tenant,
-            TRACE: trace,
-        }
-        key = self._session if answer.in_conversation else f"{self._session}/{answer.id}"
-        self.outgoing.append(Outgoing(TURNS, turn, key, headers=headers))
-        self._reply(acknowledgement)
+        ends_at = time.time() + self._settings.turn_timeout_s
+        if answer.track is not None:
+            ends_at += self._settings.audio.max_spoken_s
+        self._say.ask(turn, aside=not answer.in_conversation, ends_at=ends_at, trace=trace)
+        self._say.log(acknowledgement)
 
     def cancel(self, answer: Answer, now: float, reason: str = "client_cancelled") -> None:
         """Ask the stages to give the turn up; they say when they have."""
@@ -123,7 +125,25 @@ class Turns:
             return
         answer.cancelled, answer.cancel_reason = True, reason
         answer.ends_by = min(answer.ends_by, now)
-        self._give_up(answer, reason)
+        self._say.give_up(answer.id, reason)
+
+    def stop(self, answer: Answer, now: float) -> None:
+        """Cancel for the client, at once where nothing but the rest of the audio is still to come."""
+        self.cancel(answer, now)
+        if answer.finished is not None and answer.id not in self._ending:
+            self._end_for(answer, LATE, now)
+
+    def interrupt(self, now: float) -> list[Event]:
+        """The user speaks: no more is told of the answer in the conversation; returns its end, if that is known."""
+        answer = self.current
+        if answer is None or answer.interrupted:
+            return []
+        if self._metrics is not None:
+            self.cancel(answer, now, TURN_DETECTED)
+        if not answer.told:  # others cannot know of it
+            return []
+        answer.interrupted, answer.cancel_reason, answer.cut_at = True, TURN_DETECTED, now
+        return self._finish(answer, answer.finished) if answer.finished else []
 
     def drop(self, now: float) -> None:
         """Ask the stages to give all turns up, and forget them."""
@@ -157,7 +177,7 @@ class Turns:
         if answer is not None and answer.told:
             return self._progress(answer, message)
         if answer is not None or self._may_come(message.turn):
-            self._hold(message)
+            self._held.add(message)
         elif self._metrics is not None:
             self._metrics.skipped.labels("turn is over").inc()
         return []
@@ -174,7 +194,7 @@ class Turns:
             self._answers[answer.id] = answer
         answer.told, answer.follows = True, self._talk.told.ids
         made = list(message.events)
-        for held in self._held.pop(answer.id, ()):
+        for held in self._held.pop(answer.id):
             made += self.read(held)
         return made
 
@@ -182,55 +202,59 @@ class Turns:
         """Whether a turn that is not known may still be acknowledged: one of ours would be known."""
         if self._metrics is not None or turn in self._over:
             return False
-        return turn in self._held or len(self._held) < MOST_UNKNOWN
-
-    def _hold(self, message: Message) -> None:
-        held = self._held.setdefault(message.turn, [])
-        if len(held) < MOST_HELD:
-            held.append(message)
-        elif isinstance(message, Finished):
-            held[-1] = message  # a piece is missing now, so the end will say failed
+        return turn in self._held or not self._held.full
 
     def _progress(self, answer: Answer, message: Message) -> list[Event]:
-        if isinstance(message, Delta):
-            return self._grow(answer, message)
-        assert isinstance(message, Finished)
-        return self._finish(answer, message)
-
-    def _grow(self, answer: Answer, piece: Delta) -> list[Event]:
+        if isinstance(message, Finished):
+            return self._finish(answer, message)
         broken = answer.broken
-        text = answer.fresh(piece)
+        if isinstance(message, Delta):
+            made = self._telling.grow(answer, message)
+        else:
+            assert isinstance(message, Spoken)
+            made = self._telling.sound(answer, message)
+            self._wait_on(answer)
         if answer.broken and not broken and self._metrics is not None:
-            log.error("%s %s: text before character %d is missing", self._session, answer.id, piece.at)
+            log.error("%s %s: a piece of the answer is missing", self._session, answer.id)
             self._fail(answer, GAP, time.monotonic())
-        if not text:
-            return []
-        if answer.opened:
-            return [answer.grow(text)]
-        if self._metrics is not None:
-            self._metrics.first_token.observe(max(0.0, time.monotonic() - answer.asked_at))
-        opening, gone = self._open(answer)
-        return [*opening, answer.grow(text), *map(events.deleted, gone)]
+        if isinstance(message, Spoken) and message.last:
+            made += self._voiced(answer, message.problem)
+        return made
 
-    def _open(self, answer: Answer) -> tuple[list[Event], list[str]]:
-        previous, gone = None, list[str]()
-        if answer.in_conversation:
-            previous, gone = self._talk.begin(answer.item("in_progress"), answer.follows)
-        return answer.open(previous), gone
+    def _voiced(self, answer: Answer, problem: Problem | None) -> list[Event]:
+        """No more of the answer will be spoken."""
+        if problem is not None:
+            failed = Finished(self._session, answer.id, status="failed", problem=problem)
+            return self._finish(answer, failed)
+        return self._finish(answer, answer.finished) if answer.finished else []
 
     def _finish(self, answer: Answer, finished: Finished) -> list[Event]:
-        if self._metrics is not None:
+        whole = finished.status in ("completed", "incomplete")
+        if whole and not answer.spoken and not answer.interrupted:
+            self._await_voice(answer, finished)
+            return []
+        if self._metrics is not None and answer.finished is None:
             self._ended(finished.problem)
         finished = answer.end(finished)
-        made, gone = list[Event](), list[str]()
-        if finished.status == "completed" and not answer.opened:
-            made, gone = self._open(answer)
-        kept = answer.item_id in self._talk.told
-        made += answer.close(finished, kept=kept)
-        if kept:
-            gone += self._talk.finish(answer.item(events.item_status(finished)))
+        made = self._telling.end(answer, finished)
         self._forget(answer, finished.status)
-        return [*made, *map(events.deleted, gone), answer.done(finished)]
+        return made
+
+    def _await_voice(self, answer: Answer, finished: Finished) -> None:
+        """The text of an answer is there, which is spoken yet; one that was cancelled meanwhile is over."""
+        if answer.finished is not None:
+            return
+        answer.finished = finished
+        if self._metrics is not None:
+            self._ended(finished.problem)
+            if answer.cancelled:
+                self._end_for(answer, LATE, time.monotonic())
+        self._wait_on(answer)
+
+    def _wait_on(self, answer: Answer) -> None:
+        """Give the next piece of an answer's audio its time."""
+        if answer.finished is not None and not answer.cancelled:
+            answer.ends_by = time.monotonic() + self._settings.audio.speech_patience_s
 
     # -- end in any case
 
@@ -264,25 +288,22 @@ class Turns:
     def _fail(self, answer: Answer, problem: Problem, now: float) -> None:
         self._end(Finished(self._session, answer.id, status="failed", problem=problem), now)
         if not answer.cancelled:
-            self._give_up(answer, "failed")
+            self._say.give_up(answer.id, "failed")
 
     def _end(self, finished: Finished, now: float) -> None:
         """Say the end in the stages' stead. What counts is the first end that stands in the log."""
         self._ending.setdefault(finished.turn, now)
-        self._reply(finished)
-
-    def _give_up(self, answer: Answer, reason: str) -> None:
-        self.outgoing.append(Outgoing(CONTROL, Cancel(self._session, answer.id, reason), self._session, partition=0))
-
-    def _reply(self, message: Message) -> None:
-        self.outgoing.append(Outgoing(REPLIES, message, self._session, partition=self._partition))
+        self._say.log(finished)
 
     def _forget(self, answer: Answer, status: str) -> None:
         del self._answers[answer.id]
-        self._held.pop(answer.id, None)
+        if answer.track is not None and answer.track.position:
+            self.tracks.add(answer.item_id, answer.track)
+        self.quiet_from = answer.quiet_from(time.monotonic())
+        self._held.pop(answer.id)
         self._ending.pop(answer.id, None)
         self._over.append(answer.id)
         if self._metrics is not None:
             self._metrics.active.dec()
             self._metrics.turns.labels(status).inc()
-            self._metrics.turn_seconds.observe(max(0.0, time.monotonic() - answer.asked_at))
+            self._metrics.ended(answer, time.monotonic())

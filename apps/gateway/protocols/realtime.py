@@ -14,6 +14,7 @@ from apps.gateway.protocols.halves import half_in
 from apps.gateway.refusal import Refusal
 
 TYPES = tuple(sorted(kind.__struct_config__.tag for kind in get_args(RealtimeCommand)))
+WITH_AUDIO = ("input_audio_buffer.append", "conversation.item.create")
 LONGEST_NAME = 512
 LONGEST_ECHO = 80
 
@@ -35,13 +36,16 @@ _encoder = msgspec.json.Encoder()
 
 
 class Realtime:
-    """Reads and writes the frames of one connection. `longest` is the size of an event in characters."""
+    """Reads and writes the frames of one connection.
+
+    `longest` is the size of an event in characters, beside `audio` characters of those that may have audio.
+    """
 
     name = "realtime"
     resumable = True
 
-    def __init__(self, *, longest: int) -> None:
-        self._longest = longest
+    def __init__(self, *, longest: int, audio: int = 0) -> None:
+        self._longest, self._audio = longest, audio
 
     def receive(self, frame: str | bytes) -> Command:
         """The command in a frame.
@@ -58,10 +62,9 @@ class Realtime:
             raise
         event_id = envelope.event_id if isinstance(envelope.event_id, str) else None
         try:
-            if len(frame) > self._longest:
-                raise Refusal(
-                    "message_too_large", f"the event has {len(frame)} characters; at most {self._longest} are read"
-                )
+            longest = self._longest + (self._audio if envelope.type in WITH_AUDIO else 0)
+            if len(frame) > longest:
+                raise Refusal("message_too_large", f"the event has {len(frame)} characters; at most {longest} are read")
             return _decoded(frame, envelope)
         except Refusal as refusal:
             raise refusal.about(event_id[:LONGEST_NAME] if event_id else None) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ class Told:
         self._open: dict[str, list[str]] = {}
         self._texts: dict[str, str] = {}
         self._items: set[str] = set()
+        self._sounds: dict[str, bytes] = {}
+        self._speech: str | None = None
 
     def add(self, event: Event) -> Event:
         """Check the next event against all before it."""
@@ -46,7 +49,21 @@ class Told:
         self.events.append(event)
         self._check_response(event)
         self._check_items(event)
+        self._check_heard(event)
         return event
+
+    def audio(self, item_id: str) -> bytes:
+        """Return all that was heard of an item."""
+        return self._sounds.get(item_id, b"")
+
+    def _check_heard(self, event: Event) -> None:
+        kind = event["type"]
+        if kind == "input_audio_buffer.speech_started":
+            self._speech = event["item_id"]
+        elif kind == "input_audio_buffer.speech_stopped":
+            assert self._speech in (None, event["item_id"]), "what stops is not what has started"
+        elif kind.startswith("conversation.item.input_audio_transcription.") and not kind.endswith("delta"):
+            assert event["item_id"] in self._items, "a transcript of no item"
 
     def _check_items(self, event: Event) -> None:
         if event["type"] == "conversation.item.added":
@@ -72,12 +89,18 @@ class Told:
             stack.append(kind)
         elif kind in CLOSES:
             assert stack.pop() == CLOSES[kind], "a part or item closes that is not the one open"
-        elif kind == "response.output_text.delta":
+        elif kind in ("response.output_text.delta", "response.output_audio_transcript.delta"):
             assert stack[-1] == "response.content_part.added"
             assert event["delta"]
             self._texts[event["item_id"]] = self._texts.get(event["item_id"], "") + event["delta"]
+        elif kind == "response.output_audio.delta":
+            assert stack[-1] == "response.content_part.added"
+            assert event["delta"]
+            self._sounds[event["item_id"]] = self.audio(event["item_id"]) + b64decode(event["delta"], validate=True)
         elif kind == "response.output_text.done":
             assert event["text"] == self._texts.get(event["item_id"], "")
+        elif kind == "response.output_audio_transcript.done":
+            assert event["transcript"] == self._texts.get(event["item_id"], "")
 
     def _check_done(self, response: Mapping[str, Any]) -> None:
         assert self._open.pop(response["id"]) == [], "something was left open"
@@ -85,7 +108,14 @@ class Told:
         assert response["status_details"]["type"] == response["status"]
         assert response["usage"] is not None
         for item in response["output"]:
-            assert item["content"][0]["text"] == self._texts.get(item["id"], "")
+            self._check_output(item["content"][0], self._texts.get(item["id"], ""), response["status"])
+
+    def _check_output(self, part: Mapping[str, Any], text: str, status: str) -> None:
+        if part["type"] == "output_text":
+            assert part["text"] == text
+        else:
+            assert text.startswith(part["transcript"])
+            assert status in ("cancelled", "failed") or part["transcript"] == text
 
     def types(self) -> list[str]:
         """Return the kinds of all events so far."""

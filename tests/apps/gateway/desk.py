@@ -17,6 +17,7 @@ from apps.gateway.session import Session
 from apps.gateway.terms import Terms
 from pipeline.messages import Cancel, Delta, Finished, Message, Turn
 from pipeline.topics import CONTROL, REPLIES
+from pipeline.voice import Sound
 from tests.apps.gateway.checks import Event, Told
 from tests.apps.gateway.harness import USAGE, settings
 
@@ -38,6 +39,7 @@ class Desk:
         self.headers: list[Mapping[str, str]] = []
         self.keys: list[str] = []
         self.cancels: list[Cancel] = []
+        self.sounds: list[Sound] = []
         self.offset = 0
         self.log: list[tuple[Position, Message]] = []
         self.session.open()
@@ -103,6 +105,9 @@ class Desk:
                 self.turns.append(out.message)
                 self.headers.append(out.headers)
                 self.keys.append(out.key)
+            elif isinstance(out.message, Sound):
+                self.sounds.append(out.message)
+                self.sound_headers = out.headers
             elif out.topic is CONTROL:
                 assert isinstance(out.message, Cancel)
                 self.cancels.append(out.message)

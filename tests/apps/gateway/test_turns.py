@@ -13,8 +13,8 @@ from openai.types.responses.response_text_delta_event import Logprob as Logprobs
 from apps.gateway.account import Position
 from apps.gateway.answer import Answer, Running
 from apps.gateway.cursor import Cursor
+from apps.gateway.held import MOST_HELD
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.turns import MOST_HELD
 from pipeline.errors import BusUnavailable, MessageTooLarge
 from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TRACE, TURN
 from pipeline.messages import Delta, Finished, Likelihood, Problem

@@ -1,0 +1,145 @@
+"""Begins the responses of a session: what is asked for is checked, and waits where something has to come first."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from apps.gateway import commands as c
+from apps.gateway import events, voices
+from apps.gateway.account import Account
+from apps.gateway.answer import Answer
+from apps.gateway.config import SessionConfig
+from apps.gateway.context import check_metadata, context
+from apps.gateway.conversation import Talk
+from apps.gateway.hearing import WANTED
+from apps.gateway.items import new_id
+from apps.gateway.protocols.realtime import error_event
+from apps.gateway.refusal import LIMITED, Refusal, shutting_down
+from apps.gateway.saying import Saying
+from apps.gateway.terms import Terms
+from apps.gateway.turns import Turns
+from pipeline.messages import Turn
+from pipeline.telemetry import new_traceparent
+
+
+class Responding:
+    """Begins responses in `turns`, from what is said in `talk`."""
+
+    def __init__(
+        self, session: str, terms: Terms, config: SessionConfig, talk: Talk, turns: Turns, account: Account, say: Saying
+    ) -> None:
+        self._session, self._terms, self._config = session, terms, config
+        self._talk, self._turns, self._account, self._say = talk, turns, account, say
+        self._serving: dict[str, Any] | None = None
+
+    def check_open(self) -> None:
+        """Begin nothing while the gateway stops.
+
+        Raises:
+            Refusal: it does.
+        """
+        if self._terms.draining():
+            raise shutting_down()
+
+    def ask(self, command: c.ResponseCreate) -> None:
+        """Begin a response, or let it wait for what was said before, or for the end of one that is given up.
+
+        Raises:
+            Refusal: it cannot be begun.
+        """
+        self.check_open()
+        if self._config.transcription:
+            raise Refusal("invalid_value", "this session only transcribes: it makes no responses", param="type")
+        options = command.response or c.ResponseOptions()
+        current = self._turns.current
+        if options.conversation == "none" or not (self._account.ears.pending or (current and current.cancelled)):
+            self.begin(options)
+            return
+        waiting = self._account.ears.wanted
+        if (current and not current.cancelled) or (waiting and waiting != WANTED):
+            raise _active(current.id if current else "it waits for what was said before")
+        check_metadata(options.metadata)
+        self._config.sampling(options)
+        self._say.tell(wanted=msgspec.to_builtins(command))
+
+    def go_on(self) -> None:
+        """Begin the response that waited, if nothing has to come first any more."""
+        ears = self._account.ears
+        wanted = ears.wanted
+        if wanted is None or wanted is self._serving or self._turns.current is not None or ears.pending:
+            return
+        spoken = wanted == WANTED
+        if spoken and ears.speaking and ears.interrupts:
+            return
+        self._serving = wanted
+        command = msgspec.convert(wanted, c.ResponseCreate)
+        try:
+            self.check_open()
+            self.begin(command.response or c.ResponseOptions(), heard_at=ears.last_ended_at)
+        except Refusal as refusal:
+            self._terms.metrics.errors.labels(refusal.code).inc()
+            self._say.tell(error_event(refusal.about(command.event_id)), served=True)
+
+    def begin(self, options: c.ResponseOptions, heard_at: float | None = None) -> None:
+        """Begin a response now; `heard_at` is when that ended which it answers.
+
+        Raises:
+            Refusal: it cannot be begun.
+        """
+        beside = options.conversation == "none"
+        self._check_room(beside=beside)
+        check_metadata(options.metadata)
+        sampling = self._config.sampling(options)
+        said = context(self._config, self._talk.draft, self._terms.settings, options)
+        self._terms.admit_turn()
+        voice = voices.voice(self._config.view, options, speaks=self._config.speaks)
+        view = events.response(
+            new_id("resp"),
+            conversation=None if beside else self._account.conversation,
+            metadata=options.metadata,
+            limit=self._config.limit(options),
+            audio=voices.shown(voice) if voice else None,
+        )
+        timeout = self._terms.settings.turn_timeout_s
+        now = time.monotonic()
+        answer = Answer(view, asked_at=now, ends_by=now + timeout)
+        answer.heard_at = heard_at
+        acknowledgement = (
+            {"type": "response.created", "response": view},
+            {"type": "rate_limits.updated", "rate_limits": self._terms.rates()},
+        )
+        served = not beside and self._account.ears.wanted is not None
+        told = self._say.told(acknowledgement, turn=answer.id, ends_at=time.time() + timeout, served=served)
+        turn = Turn(self._session, answer.id, said, sampling=sampling, model=self._account.model, voice=voice)
+        self._turns.start(answer, turn, told, self._terms.trace or new_traceparent())
+
+    def _check_room(self, *, beside: bool) -> None:
+        if not beside and (current := self._turns.current):
+            raise _active(current.id)
+        if beside and self._turns.beside >= self._terms.settings.max_responses - 1:
+            why = f"{self._turns.beside} responses are under way beside the conversation, which is the most that may be"
+            raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
+
+    def cancel(self, response_id: str | None) -> None:
+        """Give a response up, also one that waits.
+
+        Raises:
+            Refusal: there is none.
+        """
+        answer = self._turns.current if response_id is None else self._turns.get(response_id)
+        if answer is None:
+            why = "Cancellation failed: " + (
+                "no active response found" if response_id is None else f"{response_id!r} is not active"
+            )
+            raise Refusal("response_cancel_not_active", why, param=None if response_id is None else "response_id")
+        self._turns.stop(answer, time.monotonic())
+        if self._say.asked:
+            self._say.tell()  # nothing, but so it is remembered that this was done
+
+
+def _active(current: str) -> Refusal:
+    why = f"the conversation has an active response already: {current}; wait until it is done, or cancel it"
+    return Refusal("conversation_already_has_active_response", why)

@@ -1,0 +1,203 @@
+"""A spoken session rebuilt from its log: heard and told the same, wherever its client left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from apps.gateway.account import Position
+from pipeline.messages import Claimed, Problem
+from pipeline.voice import Spoken, Transcribed
+from tests.apps.gateway.checks import Event
+from tests.apps.gateway.desk import PARTITION
+from tests.apps.gateway.test_arrival import body, resumed
+from tests.apps.gateway.voice_desk import MS, VoiceDesk, silence
+
+
+def remember(desk: VoiceDesk) -> None:
+    """Put a snapshot into the log."""
+    desk.session.remember(desk.offset, 0)
+    desk.pump()
+
+
+def talk(desk: VoiceDesk) -> None:
+    """Talk with everything in it, and a snapshot in the middle of each."""
+    desk.hear()
+    desk.started("i1", 100)
+    desk.partial("i1", 0, "how are")
+    remember(desk)
+    desk.partial("i1", 0, "how are you")
+    desk.stopped("i1", 900)
+    remember(desk)
+    desk.transcribed("i1", "how are you")
+    first = desk.turns[-1]
+    desk.delta(first, 0, "one two three")
+    desk.spoken(first, 0, 400, (3, 200), (7, 400))
+    remember(desk)
+    desk.finish(first, length=13)
+    remember(desk)
+    desk.spoken(first, 300, 200, (7, 400), (13, 900))
+    desk.started("i2", 2000)
+    item = desk.told.events[-1]["response"]["output"][0]["id"]
+    desk.send("conversation.item.truncate", event_id="cut", item_id=item, content_index=0, audio_end_ms=300)
+    desk.stopped("i2", 2900)
+    desk.transcribed("i2", "", problem=Problem("overloaded", "too much"))
+    desk.listen(turn_detection=None)
+    desk.hear(300)
+    committed = desk.send("input_audio_buffer.commit", event_id="commit")[0]["item_id"]
+    desk.send("response.create", event_id="later", response={"metadata": {"k": "v"}})
+    remember(desk)
+    desk.transcribed(committed, "by hand")
+    second = desk.turns[-1]
+    desk.delta(second, 0, "well")
+    desk.spoken(second, 0, 100, (4, 400))
+    desk.hear(10)
+    desk.listen(turn_detection={"type": "server_vad"})
+    desk.started("i3", 4000)
+    remember(desk)
+    desk.delta(second, 4, " then")
+    desk.finish(second, status="cancelled", reason="cancelled", length=9)
+    desk.stopped("i3", 4900)
+
+
+def test_the_same_bytes_at_every_cut() -> None:
+    """Wherever the client left, it gets exactly the events after that, ids included, as without a break."""
+    desk = VoiceDesk()
+    talk(desk)
+    told = list(desk.told.events)
+
+    for cut, event in enumerate(told):
+        cursor = desk.session.account.stamp.read(event["event_id"])
+        for first in (0, cursor.base):
+            there = resumed(desk, event["event_id"], first=first)
+            assert body(there.missed) == body(told[cut + 1 :])
+            assert [one.view for one in there.session.conversation] == [one.view for one in desk.session.conversation]
+
+
+def arrived(desk: VoiceDesk) -> tuple[VoiceDesk, Sequence[Event]]:
+    """Return the session at another gateway, and what its client is told there first."""
+    coming = resumed(desk, desk.told.events[-1]["event_id"])
+    there = VoiceDesk.__new__(VoiceDesk)
+    there.__dict__.update(desk.__dict__)
+    there.session, there.sounds, there.turns, there.cancels = coming.session, [], [], []
+    there.offset = desk.offset + 1
+    there.pump()
+    return there, coming.missed
+
+
+def test_the_stream_is_ended_and_another_one_begins() -> None:
+    """The new owner ends the former one's stream, so that speech in progress comes to its end, and counts on."""
+    desk = VoiceDesk()
+    desk.hear(5000)
+    desk.started("i1", 4000)
+
+    there, missed = arrived(desk)
+    stream = there.stream
+    stopped = there.stopped("i1", 4900)
+    there.hear(100)
+
+    assert [(one.turn, one.then) for one in there.sounds[:1]] == [(desk.stream, "end")]
+    assert stopped[0]["type"] == "input_audio_buffer.speech_stopped"
+    assert (there.sounds[-1].at, there.stream != stream) == (5000 * MS, True)
+    assert missed[-1]["resumed"] is True
+    assert missed[-1]["input_audio_ms"] == 5000
+
+
+def test_what_was_wanted_is_begun_by_the_new_owner() -> None:
+    """The former owner died with a transcript just read: the answer to it is begun by who comes after it."""
+    desk = VoiceDesk()
+    desk.hear()
+    desk.started("i1", 0)
+    desk.stopped("i1", 900)
+    desk.offset += 1
+    heard = Transcribed("sess_1", desk.stream, "i1", "hello", samples=1)
+    desk.log.append((Position(PARTITION, desk.offset), heard))
+
+    there, _ = arrived(desk)
+
+    assert [[u.text for u in turn.conversation] for turn in there.turns] == [["hello"]]
+
+
+def test_what_was_begun_is_not_begun_again() -> None:
+    """Nor is it, when the former owner had begun it."""
+    desk = VoiceDesk()
+    desk.utter("i1", "hello")
+
+    there, _ = arrived(desk)
+
+    assert there.turns == []
+
+
+def test_an_interruption_is_carried_through() -> None:
+    """An answer that was interrupted before the move is given up by the new owner, too, and ends as interrupted."""
+    desk = VoiceDesk()
+    turn = desk.ask("hi")
+    desk.delta(turn, 0, "one two")
+    desk.hear()
+    remember(desk)
+    desk.started("i1", 0)
+
+    there, _ = arrived(desk)
+    told = there.finish(turn, status="cancelled", reason="cancelled", length=7)
+
+    assert [cancel.turn for cancel in there.cancels] == [turn.turn]
+    assert told[-1]["response"]["status_details"]["reason"] == "turn_detected"
+
+
+def test_an_answer_goes_on_to_be_spoken() -> None:
+    """Audio that was heard before the move is not heard again, and words are cut by marks from before it."""
+    desk = VoiceDesk()
+    turn = desk.ask("hi")
+    desk.delta(turn, 0, "one two three")
+    desk.finish(turn, length=13)
+    desk.spoken(turn, 0, 500, (3, 200), (7, 500))
+    remember(desk)
+
+    there, _ = arrived(desk)
+    shown = there.read(Spoken(turn.session, turn.turn, 0, silence(600), ((13, 600 * MS),), last=True))
+    item = shown[-1]["response"]["output"][0]["id"]
+    cut = there.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=550)
+
+    assert len(json.dumps(shown[0]["delta"])) == len(json.dumps("A" * (100 * MS * 2 * 4 // 3)))
+    assert cut[0]["transcript"] == "one two"
+
+
+def test_the_voice_stays_after_a_move() -> None:
+    """What was heard is remembered by whoever has the session."""
+    desk = VoiceDesk()
+    desk.speak(desk.ask("hi"))
+
+    there, _ = arrived(desk)
+    told = there.send("session.update", session={"audio": {"output": {"voice": "other"}}})
+
+    assert told[-1]["error"]["code"] == "cannot_update_voice"
+
+
+def test_who_has_lost_a_session_says_nothing_of_its_audio() -> None:
+    """Its stream is the new owner's to end."""
+    desk = VoiceDesk()
+    desk.hear()
+    coming = resumed(desk, desk.told.events[-1]["event_id"])
+
+    desk.read(Claimed("sess_1", "", coming.session.owner))
+    desk.later(1000)
+
+    assert desk.session.lost
+    assert [one.then for one in desk.sounds] == [""]
+    assert desk.metrics.voice.sessions._value.get() == 0
+
+
+def test_a_snapshot_is_small() -> None:
+    """An hour of talk does not make what must be kept of it large."""
+    desk = VoiceDesk()
+    for number in range(100):
+        desk.utter(f"i{number}", "and another thing", number * 3000)
+        desk.speak(desk.turns[-1], "yes of course " * 10, ms=4000)
+
+    tracks = desk.session.turns.tracks.values()
+    ears = desk.session.account.ears
+    assert sum(len(track.marks) for track in tracks) < 16 * 40
+    assert len(msgspec.msgpack.encode(ears.state())) < 4000
+    assert not ears.ended_at
