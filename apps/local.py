@@ -23,6 +23,7 @@ from apps.health import Health
 from apps.parts import NAMES, Parts, loaded, on_disk, served_name
 from apps.progress import progress
 from apps.settings import Settings
+from apps.speech import hearing, load_ears
 from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
 from pipeline.memory import MemoryBus
@@ -65,11 +66,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.Event, health: Health) -> None:
     async with AsyncExitStack() as stack:
         with progress(f"loading {settings.model.name or 'the demo model'}") as tell:
-            parts = await stack.enter_async_context(
-                loaded(on_disk(settings.model), tell=tell, registry=health.registry)
-            )
+            async with asyncio.TaskGroup() as tasks:
+                ears = tasks.create_task(load_ears(settings.asr, needed=bool(settings.asr.model)))
+                parts = await stack.enter_async_context(
+                    loaded(on_disk(settings.model), tell=tell, registry=health.registry)
+                )
+            speech = await stack.enter_async_context(hearing(ears.result(), settings.asr, health.registry))
         health.doubt = parts.problem
-        async with running([parts.stage(name, settings.stage) for name in NAMES], bus, settings, health):
+        stages = [parts.stage(name, settings.stage) for name in NAMES] + [speech.stage(settings.stage)]
+        async with running(stages, bus, settings, health):
             announce(gateway.address, parts.name, settings.gateway)
             await stop.wait()
             await gateway.drain()

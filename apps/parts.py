@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from apps.disk_metrics import DiskCollector
 from apps.engine_metrics import EngineCollector
 from apps.remote import check_remote, remote_engine
-from apps.settings import ModelSettings, StageSettings
+from apps.settings import ModelSettings, Settings, StageSettings
+from apps.speech import SPEECH, loaded_speech
 from apps.unstoppable import in_thread
 from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
 from pipeline.messages import Prompt
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from stages.llm.models.model import LoadedModel
 
 NAMES = ("text", "llm", "postprocess")
+"""The stages of an answer, in the order in which they follow each other."""
+ALONE = (SPEECH,)
+"""Stages that no other follows in the same process."""
 INSTANT = "instant"
 NO_DRAFT = "none"
 BUNDLED = Path(__file__).parent / "demo" / "models"
@@ -95,18 +99,46 @@ class Parts:
         return stages[0] if len(stages) == 1 else chain(*stages)
 
 
+class Loaded(Protocol):
+    """What a worker needs to know of what it has loaded: `Parts`, or those of a stage that stands alone."""
+
+    @property
+    def busy_since(self) -> Callable[[], float | None]:
+        """When the model's step in progress began (`time.monotonic`); None: no step is in progress."""
+
+    @property
+    def problem(self) -> Callable[[], str]:
+        """Why it cannot serve now; nothing if it can."""
+
+    def chained(self, names: Sequence[str], settings: StageSettings) -> Stage:
+        """The stages called `names` as one."""
+
+
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """`names`, if they are stages that follow each other on the route.
+    """`names`, if they are stages that follow each other on the route, or one that stands alone.
 
     Raises:
         SettingsError: one is no stage, or the next one does not read what it says.
     """
     for name in names:
-        if name not in NAMES:
-            raise SettingsError("stage", f"there is no stage {name!r}; there are {', '.join(NAMES)}")
+        if name not in NAMES + ALONE:
+            raise SettingsError("stage", f"there is no stage {name!r}; there are {', '.join(NAMES + ALONE)}")
+        if name in ALONE and len(names) > 1:
+            raise SettingsError("stage", f"{name} stands alone: run it without others")
+    if len(names) == 1:
+        return tuple(names)
     if tuple(names) not in {NAMES[i:j] for i in range(len(NAMES)) for j in range(i + 1, len(NAMES) + 1)}:
         raise SettingsError("stage", f"{' '.join(names)} do not follow each other; the order is {' '.join(NAMES)}")
     return tuple(names)
+
+
+def loaded_for(
+    names: Sequence[str], settings: Settings, *, tell: Tell, registry: CollectorRegistry
+) -> AbstractAsyncContextManager[Loaded]:
+    """Load what the stages called `names` need; see `loaded`."""
+    if names[0] == SPEECH:
+        return loaded_speech(settings.asr, registry)
+    return loaded(settings.model, with_engine="llm" in names, tell=tell, registry=registry)
 
 
 @asynccontextmanager

@@ -18,9 +18,10 @@ from functools import partial
 from typing import Protocol
 
 from apps.health import Health, serving
-from apps.parts import Parts, check_names, loaded
+from apps.parts import Loaded, check_names, loaded_for
 from apps.progress import progress
 from apps.settings import Settings
+from apps.speech import SPEECH
 from apps.task_metrics import TaskCollector
 from pipeline.bus import Bus
 from pipeline.errors import BusUnavailable
@@ -45,7 +46,7 @@ class Seat(Protocol):
     def began(self, health: Health) -> None:
         """The work has begun; `health` says how it is."""
 
-    async def taken(self, bus: KafkaBus, parts: Parts) -> str:
+    async def taken(self, bus: KafkaBus, parts: Loaded) -> str:
         """Everything is loaded: the identity, once there is one to take."""
 
     def serves(self, loops: Sequence[Loop]) -> None:
@@ -76,8 +77,9 @@ async def _work(
     async with connected(settings) as bus, AsyncExitStack() as stack:
         health.doubt = lambda: "" if bus.state.up else f"Kafka is lost: {bus.state.why}"
         health.state = "loading the model"
-        with progress(f"loading {settings.model.name or 'the demo model'} for {title}") as tell:
-            loading = loaded(settings.model, with_engine="llm" in names, tell=tell, registry=health.registry)
+        chosen = settings.asr.model if SPEECH in names else settings.model.name
+        with progress(f"loading {chosen or 'the demo model'} for {title}") as tell:
+            loading = loaded_for(names, settings, tell=tell, registry=health.registry)
             parts = await stack.enter_async_context(loading)
         health.doubt = lambda: parts.problem() if bus.state.up else f"Kafka is lost: {bus.state.why}"
         await bus.prepare([topic.name for topic in ROUTE])

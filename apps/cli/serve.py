@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from apps.cli.options import (
+    Asr,
     BaseUrl,
     Config,
     Device,
@@ -29,7 +30,8 @@ from apps.cli.options import (
 from apps.cli.running import run, settings_of
 
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="text, llm or postprocess; several are chained in one process.")
+    list[str],
+    typer.Argument(metavar="NAME...", help="speech, text, llm or postprocess; the latter three can chain."),
 ]
 
 
@@ -42,6 +44,7 @@ def up(
     engine: Engine = None,
     base_url: BaseUrl = None,
     device: Device = None,
+    asr: Asr = None,
     log_level: LogLevel = None,
     sets: Sets = None,
 ) -> None:
@@ -57,6 +60,7 @@ def up(
             engine=engine,
             base_url=base_url,
             device=device,
+            asr=asr,
             log_level=log_level,
         ),
     )
@@ -101,6 +105,7 @@ def stage(
     engine: Engine = None,
     base_url: BaseUrl = None,
     device: Device = None,
+    asr: Asr = None,
     log_level: LogLevel = None,
     sets: Sets = None,
     supervised: Annotated[int | None, typer.Option("--supervised", hidden=True)] = None,
@@ -123,6 +128,7 @@ def stage(
             engine=engine,
             base_url=base_url,
             device=device,
+            asr=asr,
             log_level=log_level,
         ),
     )

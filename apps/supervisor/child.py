@@ -17,7 +17,7 @@ from typing import NoReturn
 from prometheus_client import generate_latest
 
 from apps.health import Health
-from apps.parts import Parts
+from apps.parts import Loaded
 from apps.settings import Settings
 from apps.supervisor.pipes import Sender, lines
 from apps.supervisor.words import Beat, Failed, Measure, Metrics, Phase, Take, line, order_of
@@ -95,7 +95,7 @@ class Tether:
         self._identity: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._phase: Phase = "loading"
         self._health = Health()
-        self._parts: Parts | None = None
+        self._parts: Loaded | None = None
         self._bus: KafkaBus | None = None
         self._loops: Sequence[Loop] = ()
         self._lag: int | None = None
@@ -106,7 +106,7 @@ class Tether:
         """The work has begun; `health` says how it is."""
         self._health = health
 
-    async def taken(self, bus: KafkaBus, parts: Parts) -> str:
+    async def taken(self, bus: KafkaBus, parts: Loaded) -> str:
         """Everything is loaded: the identity, once there is one to take."""
         self._bus, self._parts = bus, parts
         self._health.state = "waiting for an id"

@@ -17,7 +17,9 @@ LONG = "How much is a tent for two, and how long does it take until it is here? 
 
 
 @pytest.mark.parametrize(
-    "names", [("text",), ("llm",), ("postprocess",), ("text", "llm"), ("llm", "postprocess"), NAMES], ids="+".join
+    "names",
+    [("text",), ("llm",), ("postprocess",), ("speech",), ("text", "llm"), ("llm", "postprocess"), NAMES],
+    ids="+".join,
 )
 def test_stages_that_follow_each_other_can_be_chained(names: tuple[str, ...]) -> None:
     """One stage, or several in the order of the route."""
@@ -25,7 +27,9 @@ def test_stages_that_follow_each_other_can_be_chained(names: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "names", [("text", "postprocess"), ("llm", "text"), ("text", "text"), ("speech",), ()], ids="+".join
+    "names",
+    [("text", "postprocess"), ("llm", "text"), ("text", "text"), ("none",), ("speech", "text"), ()],
+    ids="+".join,
 )
 def test_others_cannot(names: tuple[str, ...]) -> None:
     """A gap, a wrong order, the same twice, what does not exist, and nothing at all."""

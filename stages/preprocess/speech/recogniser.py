@@ -50,5 +50,8 @@ class Recogniser(Protocol):
     name: str
     window_s: float
 
+    def kind(self, task: Task) -> object:
+        """What may share a batch: tasks of the same kind."""
+
     def recognise(self, tasks: Sequence[Task]) -> list[Transcription]:
-        """What is said in each. Blocks, and is called by one thread at a time."""
+        """What is said in each of `tasks`, all of one kind. Blocks; it is called by one thread at a time."""

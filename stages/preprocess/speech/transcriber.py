@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from pipeline.errors import Overloaded
+from pipeline.errors import Overloaded, TurnRejected
 from stages.preprocess.speech.ear import MODEL_RATE
 from stages.preprocess.speech.metrics import SpeechMetrics, kind
 from stages.preprocess.speech.piece import Answer
@@ -29,11 +29,6 @@ SMOOTHING = 0.2
 FIRST_GUESS_S = 0.1
 
 
-def one_kind(task: Task) -> object:
-    """All pieces may share a batch."""
-    return None
-
-
 class Transcriber:
     """Lets `recogniser` work on pieces; use as an async context manager.
 
@@ -43,7 +38,6 @@ class Transcriber:
         batch: Pieces that are recognised at once.
         max_wait_s: Seconds that a final piece may wait.
         metrics: What is counted.
-        alike: Tells the kind of a task; only those of one kind share a batch.
     """
 
     def __init__(
@@ -54,12 +48,10 @@ class Transcriber:
         batch: int = 8,
         max_wait_s: float = 10.0,
         metrics: SpeechMetrics | None = None,
-        alike: Callable[[Task], object] = one_kind,
     ) -> None:
         self._recogniser = recogniser
         self._room, self._batch, self._max_wait_s = queue, batch, max_wait_s
         self.metrics = metrics or SpeechMetrics()
-        self._alike = alike
         self._queue = FairQueue()
         self._arrived = asyncio.Event()
         self._pace = FIRST_GUESS_S
@@ -108,7 +100,7 @@ class Transcriber:
 
     async def _run(self) -> None:
         while True:
-            batch = self._in_time(self._queue.take(self._batch, self._alike))
+            batch = self._in_time(self._queue.take(self._batch, self._recogniser.kind))
             if batch:
                 await self._recognise(batch)
             elif not self._queue.count(final=True) and not self._queue.count(final=False):
@@ -133,6 +125,8 @@ class Transcriber:
         self.busy_since = began
         try:
             said = await loop.run_in_executor(self._thread, self._recogniser.recognise, tasks)
+        except TurnRejected as refusal:
+            self._answer(batch, [refusal] * len(tasks))
         except Exception as error:  # whatever a model's library raises, who waits for it hears of it
             log.exception("the speech recogniser failed at %d pieces", len(tasks))
             self.metrics.failed.inc(len(tasks))

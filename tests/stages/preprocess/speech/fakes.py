@@ -85,6 +85,10 @@ class ToneRecogniser:
         self.going.set()
         self.fails: Exception | None = None
 
+    def kind(self, task: Task) -> object:
+        """See `Recogniser`."""
+        return None
+
     def recognise(self, tasks: Sequence[Task]) -> list[Transcription]:
         """See `Recogniser`."""
         assert self.going.wait(10)
