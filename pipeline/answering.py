@@ -91,7 +91,7 @@ class Answering:
                 if lane is not None and lane.failed:
                     raise BusUnavailable("the log", "what comes before in the same lane is not written yet")
                 if isinstance(output, Settled):
-                    job.settle(output.messages, holding.window)
+                    job.settle(output.messages, holding.settle)
                 else:
                     await self._publish(holding, job, headers, output)
         finally:

@@ -8,9 +8,13 @@ from __future__ import annotations
 from asyncio import Future
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 Headers = Mapping[str, str]
+
+
+NO_NOTES: Mapping[Part, str] = MappingProxyType({})
 
 
 class Part(NamedTuple):
@@ -61,8 +65,15 @@ class Member(Protocol):
     def seek(self, part: Part, offset: int) -> None:
         """Let `poll` bring `offset` of `part` next."""
 
-    async def commit(self, offsets: Mapping[Part, int]) -> None:
-        """Note for the group that all before these offsets is finished.
+    async def note(self, part: Part) -> str:
+        """What was noted beside the last commit of `part`, whoever made it; nothing if nothing was.
+
+        Raises:
+            BusUnavailable: the bus does not answer.
+        """
+
+    async def commit(self, offsets: Mapping[Part, int], notes: Mapping[Part, str] = NO_NOTES) -> None:
+        """Tell the group that all before these offsets is finished. A note is short, and goes with its offset.
 
         Raises:
             OwnershipLost: a partition is no longer this member's.

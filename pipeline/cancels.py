@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable, UndecodableMessage
-from pipeline.holding import Id
+from pipeline.marks import Id
 from pipeline.messages import Cancel
 from pipeline.topics import CONTROL
 

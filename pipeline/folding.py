@@ -9,15 +9,14 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
 from pipeline.bus import Record
 from pipeline.errors import BusUnavailable, NothingSettled, Overloaded
-from pipeline.job import Job, stands
+from pipeline.job import Finish, Job, stands
 from pipeline.messages import Message
 from pipeline.stage import Stage
-from pipeline.window import Window
 
 REFUSED_S = 5.0
 """Seconds after which a stream that found no room may try again."""
@@ -41,8 +40,8 @@ class FoldingJob(Job):
     """
 
     __slots__ = (
-        "_arrived", "_backlog", "_ended", "_forgotten", "_given", "_gone", "_marks", "_messages", "_offsets", "_sure",
-        "_unread", "_window", "progress",
+        "_arrived", "_backlog", "_ended", "_finish", "_forgotten", "_given", "_gone", "_marks", "_messages",
+        "_offsets", "_sure", "_unread", "progress",
     )  # fmt: skip
 
     def __init__(self, record: Record, message: Message, *, patience: float, grace: float, backlog: Backlog) -> None:
@@ -56,7 +55,7 @@ class FoldingJob(Job):
         self._given = self._gone = self._forgotten = self._sure = 0
         self._ended = False
         self._marks: deque[tuple[int, int]] = deque()
-        self._window: Window | None = None
+        self._finish: Finish | None = None
         self.progress = 0
 
     def add(self, record: Record, message: Message) -> None:
@@ -95,18 +94,17 @@ class FoldingJob(Job):
         self._backlog.count += count - self._unread
         self._unread = count
 
-    def end(self, window: Window) -> None:
+    def end(self) -> Sequence[int]:
         """See `Job.end`."""
-        for offset in self._offsets:
-            window.finish(offset)
         self._now_unread(0)
+        return self._offsets
 
     # ---- settling ------------------------------------------------------------------------------------------------
 
-    def settle(self, count: int, window: Window) -> None:
+    def settle(self, count: int, finish: Finish) -> None:
         """The first `count` messages of the call are done with, once all that was published so far stands in the log.
 
-        The turn's last message stays until its end, for who has to begin again.
+        Then `finish` gets their offsets. The turn's last message stays until its end, for who has to begin again.
 
         Raises:
             ValueError: the call has not been given so many.
@@ -122,7 +120,7 @@ class FoldingJob(Job):
             self._marks[-1] = (said, count)
             return
         self._marks.append((said, count))
-        self._window = window
+        self._finish = finish
         if len(self._marks) == 1:
             self._advance()
 
@@ -143,9 +141,8 @@ class FoldingJob(Job):
 
     def _forget(self, said: int, messages: int) -> None:
         """Let go of the next `messages`, and of the outputs before number `said`."""
-        assert self._window is not None
-        for offset in self._offsets[:messages]:
-            self._window.finish(offset)
+        assert self._finish is not None
+        self._finish(self.id, self._offsets[:messages])
         del self._offsets[:messages], self._messages[:messages], self.outputs[: said - self._forgotten]
         self._forgotten = said
         self._gone += messages

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pipeline.bus import Headers, Record
 from pipeline.headers import DEADLINE, PASSED_ON, TENANT
+from pipeline.marks import Id
 from pipeline.messages import Message
 from pipeline.request import NOBODY, Request
 from pipeline.stage import StopReason
-from pipeline.window import Window
+
+Finish = Callable[[Id, Sequence[int]], None]
+"""(turn, offsets) → these are finished, although the turn is not."""
 
 ALL_PASSED_ON = frozenset(PASSED_ON)
 
@@ -76,7 +79,7 @@ class Job:
         """Whose turn it is, and until when."""
         return Request(self.first.headers.get(TENANT) or NOBODY, self._deadline)
 
-    def settle(self, count: int, window: Window) -> None:
+    def settle(self, count: int, finish: Finish) -> None:
         """See `FoldingJob.settle`.
 
         Raises:
@@ -84,9 +87,9 @@ class Job:
         """
         raise ValueError(f"Settled({count}) from a stage that is not folding, whose turns are one message")
 
-    def end(self, window: Window) -> None:
-        """Nothing is left to do: finish in `window` what the turn still holds."""
-        window.finish(self.first.offset)
+    def end(self) -> Sequence[int]:
+        """Nothing is left to do; the offsets that are finished with that."""
+        return (self.first.offset,)
 
     def follow(self, delivery: asyncio.Future[int]) -> None:
         """Whether `delivery` fails is seen at the turn's end."""

@@ -18,9 +18,11 @@ from pipeline.answering import Answering
 from pipeline.bus import Bus, Member, Part, Record
 from pipeline.cancels import Cancels
 from pipeline.errors import BusUnavailable, UndecodableMessage
+from pipeline.flow import Flow
 from pipeline.folding import FoldingJob, folding_job
-from pipeline.holding import Holding, Id
+from pipeline.holding import Holding
 from pipeline.job import Job
+from pipeline.marks import Id, Marks
 from pipeline.messages import Message
 from pipeline.stage import Stage
 from pipeline.takeover import Takeover
@@ -28,9 +30,6 @@ from pipeline.telemetry import LoopMetrics, Tracing
 from pipeline.working import Working
 
 log = logging.getLogger(__name__)
-
-ROOM = 10
-"""The part of a stage's span below which a partition is paused."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,19 @@ class Loop:
         self._answering = Answering(stage, bus, self.metrics)
         self._takeover = Takeover(stage, bus)
         self._cancelled = Cancels(bus, self._stop)
+        self._flow = Flow(stage, self._holdings, self.metrics, batch=self._settings.batch)
         self._working = Working(
             stage,
             self._answering,
             metrics=self.metrics,
             tracing=tracing or Tracing(),
             cancelled=self._cancelled,
-            progressed=self._regulate,
+            progressed=self._flow.regulate,
             tasks=self._tasks,
         )
         self._rebalancing = False
         self._draining = asyncio.Event()
+        self._entered = asyncio.Event()
         self._joined = asyncio.Event()
         self.taken = 0
         """Records taken from the bus."""
@@ -126,7 +127,8 @@ class Loop:
         if self.stage.cancellable:
             helpers.append(self._tasks.create_task(self._cancelled.hear()))
         async with self._bus.member(self._group, [self.stage.reads.name], self) as member:
-            self._member = member
+            self._member = self._flow.member = member
+            self._entered.set()
             helpers.append(self._tasks.create_task(self._take_records()))
             helpers.append(self._tasks.create_task(self._commit_regularly()))
             watching = self._tasks.create_task(self._working.watch())
@@ -143,7 +145,7 @@ class Loop:
         assert self._member is not None
         while True:
             try:
-                records = await self._member.poll(limit=self._room(), timeout=0.1 if self._any_paused() else 1.0)
+                records = await self._member.poll(limit=self._flow.room(), timeout=self._flow.patience)
             except BusUnavailable as error:
                 log.warning("%s: %s; trying again", self.stage.name, error)
                 await asyncio.sleep(1.0)
@@ -153,35 +155,18 @@ class Loop:
             for record in records:
                 self._take(record)
             for holding in self._holdings.values():
-                self._regulate(holding)
+                self._flow.regulate(holding)
             if records:
                 await asyncio.sleep(0)  # more may be there already, but these come first
 
-    def _load(self, holding: Holding) -> int:
-        return holding.backlog.count if self.stage.folding else holding.window.span
-
-    def _room(self) -> int:
-        rooms = (self.stage.span - self._load(holding) for holding in self._holdings.values() if not holding.paused)
-        return max(1, min(self._settings.batch, min(rooms, default=1)))
-
-    def _any_paused(self) -> bool:
-        return any(holding.paused for holding in self._holdings.values())
-
-    def _regulate(self, holding: Holding) -> None:
-        """Pause a partition that is close to the bound, resume one that is not: few records at a time are dear."""
-        if self._member is None or holding.part not in self._holdings:
-            return
-        full = self.stage.span - self._load(holding) < max(1, self.stage.span // ROOM)
-        if full and not holding.paused:
-            self._member.pause(holding.part)
-            self.metrics.pauses.inc()
-        elif holding.paused and not full:
-            self._member.resume(holding.part)
-        holding.paused = full
-
     def _take(self, record: Record) -> None:
         holding = self._holdings.get(record.part)
-        if holding is None or not holding.started(record):
+        if holding is None:
+            return
+        if not holding.noted:
+            holding.early.append(record)
+            return
+        if not holding.started(record):
             return
         if not holding.fence.passes(record):
             self.metrics.fenced.inc()
@@ -197,9 +182,11 @@ class Loop:
 
     def _queue(self, holding: Holding, record: Record, message: Message) -> None:
         turn = (message.session, message.turn)
-        if holding.knows(turn):
+        if holding.is_done(turn, record.offset):
             self.metrics.repeated.inc()
             holding.window.finish(record.offset)
+            if self.stage.idle_s:
+                holding.mark(turn, [record.offset])
             return
         if self.stage.folding is None:
             job = Job(record, message, patience=self._settings.patience, grace=self.stage.grace)
@@ -227,17 +214,18 @@ class Loop:
                 await self._commit(self._holdings.values())
 
     async def _commit(self, holdings: Collection[Holding]) -> None:
-        offsets = {h.part: offset for h in holdings if (offset := h.uncommitted()) is not None}
-        if self._member is None or not offsets:
+        commits = {h.part: commit for h in holdings if (commit := h.uncommitted()) is not None}
+        if self._member is None or not commits:
             return
+        offsets = {part: offset for part, (offset, _) in commits.items()}
         try:
-            await self._member.commit(offsets)
+            await self._member.commit(offsets, {part: note for part, (_, note) in commits.items() if note})
         except BusUnavailable as error:
             log.warning("%s: not committed: %s", self.stage.name, error)
             return
-        for part, offset in offsets.items():
+        for part, commit in commits.items():
             if part in self._holdings:
-                self._holdings[part].committed = offset
+                self._holdings[part].committed = commit
 
     async def revoked(self, parts: Collection[Part]) -> None:
         """Commit while it is still possible; the work goes on, for most is usually given back."""
@@ -272,12 +260,17 @@ class Loop:
 
     def _begin(self, part: Part) -> None:
         holding = self._holdings[part] = Holding(part)
-        if self.stage.journal is None:
+        if self.stage.journal is None and self.stage.folding is None:
+            holding.begin(Marks())
             holding.open()
         else:
             holding.own(self._tasks.create_task(self._take_over(holding)))
 
     async def _take_over(self, holding: Holding) -> None:
+        await self._entered.wait()
+        assert self._member is not None
+        for record in holding.begin(await self._takeover.note(self._member, holding.part)):
+            self._take(record)
         await self._takeover.open(holding)
         self._working.open(holding)
 

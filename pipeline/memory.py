@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
-from pipeline.bus import Headers, Listener, Part, Record
+from pipeline.bus import NO_NOTES, Headers, Listener, Part, Record
 from pipeline.errors import BusUnavailable, MessageTooLarge, OwnershipLost, TopicMissing
 from pipeline.memory_log import Cursors, Log
 from pipeline.topics import ROUTE, Topic
@@ -34,12 +34,16 @@ class MemoryMember(Cursors):
         """The partitions that this member owns."""
         return frozenset(self._logs)
 
-    async def commit(self, offsets: Mapping[Part, int]) -> None:
+    async def note(self, part: Part) -> str:
+        """See `Member.note`."""
+        return self._group.notes.get(part, "")
+
+    async def commit(self, offsets: Mapping[Part, int], notes: Mapping[Part, str] = NO_NOTES) -> None:
         """See `Member.commit`."""
         for part, offset in offsets.items():
             if self._group.owner.get(part) is not self:
                 raise OwnershipLost(self._group.name, f"{part} belongs to another member")
-            self._group.commit(part, offset)
+            self._group.commit(part, offset, notes.get(part, ""))
 
     async def crash(self) -> None:
         """Vanish without a word, as a killed process does; the others get the partitions from the last commit on."""
@@ -52,6 +56,7 @@ class _Group:
     def __init__(self, name: str, logs: Mapping[Part, Log]) -> None:
         self.name = name
         self.committed = dict.fromkeys(logs, 0)
+        self.notes: dict[Part, str] = {}
         self.owner: dict[Part, MemoryMember] = {}
         self._logs = dict(logs)
         self._members: list[MemoryMember] = []
@@ -108,8 +113,9 @@ class _Group:
                 count[shares[part]] += 1
         return shares
 
-    def commit(self, part: Part, offset: int) -> None:
+    def commit(self, part: Part, offset: int, note: str) -> None:
         self.committed[part] = max(self.committed[part], offset)
+        self.notes[part] = note
         self._logs[part].moved.set()
 
 

@@ -1,6 +1,6 @@
-"""Opening a partition: a stage with a journal goes on where its former owner was cut off.
+"""Opening a partition: a stage with a journal goes on where its former owner was cut off, and so does a folding one.
 
-Decides when; what a claim is and what counts of the journal, `journal.py` says.
+Decides when; what a claim is and what counts of the journal, `journal.py` says, and what is settled, `marks.py`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from pipeline.bus import Bus, Part
+from pipeline.bus import Bus, Member, Part
 from pipeline.errors import BusUnavailable, TopicMismatch
 from pipeline.holding import Holding
 from pipeline.journal import claim, read_back
+from pipeline.marks import Marks
 from pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,19 @@ class Takeover:
         if (others := await self._bus.partitions(journal.name)) != partitions:
             raise TopicMismatch(reads.name, partitions, journal.name, others)
 
+    async def note(self, member: Member, part: Part) -> Marks:
+        """How far the former owner of `part` had come with each stream, by its last commit."""
+        while True:
+            try:
+                return Marks(await member.note(part))
+            except BusUnavailable as error:
+                log.warning("%s: what is settled of %s is not known: %s; trying again", self._stage.name, part, error)
+                await asyncio.sleep(1.0)
+
     async def open(self, holding: Holding) -> None:
         """Fence off the former owner, read back what it had published of unfinished turns, and let the work begin."""
+        if self._stage.journal is None:
+            holding.open()
         while not holding.opened.is_set():
             try:
                 await self._read_back(holding)

@@ -121,10 +121,10 @@ class Working:
         if (holding.jobs.get(job.id) is not job or holding.knows(job.id)) and not await self._is_new(lane, job):
             self.metrics.repeated.inc()
             holding.finish(job)
-        elif await self._work(holding, None if job.open else lane, job):
+        elif await self._work(holding, lane, job):
             self._published(lane, job)
         else:
-            lane.on_the_way[job] = None
+            lane.on_the_way[job] = False
             lane.failed = True
         lane.jobs.popleft()
 
@@ -134,7 +134,7 @@ class Working:
         if not unsure and job.written:
             self._finish(lane.holding, job)
             return
-        lane.on_the_way[job] = None
+        lane.on_the_way[job] = True
         lane.failed |= not unsure
         job.awaited = len(unsure)
         for delivery in unsure:
@@ -190,8 +190,8 @@ class Working:
         """Do again, in their order and one by one, the jobs of which something does not stand in the log."""
         for job in list(lane.on_the_way):
             await job.resolved()
-        for job in list(lane.on_the_way):
-            if not job.written:
+        for job, whole in list(lane.on_the_way.items()):
+            if not (whole and job.written):
                 self.metrics.retries.inc()
                 job.forget_unsure()
                 await self._work(lane.holding, None, job)

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
 
-from pipeline.bus import Listener, Part
+from pipeline.bus import NO_NOTES, Listener, Part
 from pipeline.errors import BusUnavailable, OwnershipLost
 from pipeline.kafka.clients import connected, in_time, stop
 from pipeline.kafka.lookup import Lookup
@@ -145,7 +145,16 @@ class KafkaMember(Source):
             self._failure = error
             self._nudge()
 
-    async def commit(self, offsets: Mapping[Part, int]) -> None:
+    async def note(self, part: Part) -> str:
+        """See `Member.note`."""
+        if (tap := self._parts.get(part)) is None:
+            return ""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 (`committed` tells the offset alone)
+        asking = coordinator.fetch_committed_offsets([tap])
+        found = await in_time(asking, self._settings, self._settings.request_timeout_ms / 1000)
+        return str(found[tap].metadata) if tap in found else ""
+
+    async def commit(self, offsets: Mapping[Part, int], notes: Mapping[Part, str] = NO_NOTES) -> None:
         """See `Member.commit`. During a rebalance it waits; then what went to others is left out."""
         self._refuse()
         if self._between.is_set() and (foreign := offsets.keys() - self._parts.keys()):
@@ -154,18 +163,19 @@ class KafkaMember(Source):
         try:
             async with asyncio.timeout(patience):
                 life = self._life
-                while not await self._committed(offsets, life):  # noqa: ASYNC110 (the next attempt is a request)
+                while not await self._committed(offsets, notes, life):  # noqa: ASYNC110 (the next attempt is a request)
                     await asyncio.sleep(COMMIT_RETRY_S)
         except TimeoutError:
             raise BusUnavailable(self._settings.bootstrap, f"no commit within {patience:g} s") from None
 
-    async def _committed(self, offsets: Mapping[Part, int], life: int) -> bool:
+    async def _committed(self, offsets: Mapping[Part, int], notes: Mapping[Part, str], life: int) -> bool:
         """Commit; False if a rebalance came in between. Of what has been given up since, nothing is committed."""
         await self._between.wait()
         self._refuse()
         if self._expelled or life != self._life:
             return True
-        ours = {self._parts[part]: offset for part, offset in offsets.items() if part in self._parts}
+        held = self._parts
+        ours = {held[part]: (offset, notes.get(part, "")) for part, offset in offsets.items() if part in held}
         if not ours:
             return True
         try:

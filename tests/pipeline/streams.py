@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 from pipeline.bus import Bus
+from pipeline.headers import REPLY_TO, TURN
 from pipeline.messages import Message
 from pipeline.stage import Settled, Stage, Stream
 from pipeline.topics import AUDIO
@@ -30,7 +32,8 @@ class Hearing:
         turn: list[Sound] = []
         async for sound in sounds:
             given.append(sound.at)
-            turn.append(sound)
+            if sound.data:
+                turn.append(sound)
             if sound.data.endswith(b"."):
                 yield heard(turn)
                 yield Settled(len(given))
@@ -64,8 +67,11 @@ async def say(
     bus: Bus, letters: str, *, at: int = 0, stream: str = "audio", session: str = "s", key: str | None = None
 ) -> int:
     """Say `letters` one by one from position `at` on; where the next one comes."""
+    sent = []
     for n, letter in enumerate(letters, at):
-        await put(bus, Sound(session, stream, at=n, data=letter.encode()), key=key)
+        value = AUDIO.encode(Sound(session, stream, at=n, data=letter.encode()))
+        sent.append(await bus.publish(AUDIO.name, value, key=key or session, headers={REPLY_TO: "0", TURN: stream}))
+    await asyncio.gather(*sent)
     return at + len(letters)
 
 

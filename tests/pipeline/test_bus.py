@@ -283,6 +283,21 @@ async def test_a_member_that_leaves_is_followed_from_its_commit_on(bus: Bus) -> 
         assert numbers(await take(member, 5)) == [5, 6, 7, 8, 9]
 
 
+async def test_a_note_goes_with_a_commit_to_the_next_owner(bus: Bus) -> None:
+    """It is there before anything is read, the latest commit's counts, and one without a note takes it away."""
+    await fill(bus, ONE, 10)
+    async with bus.member("g", ["one"], Peer()) as member:
+        assert await member.note(FIRST) == ""
+        await member.commit({FIRST: 3}, {FIRST: "first"})
+        await member.commit({FIRST: 3}, {FIRST: "x" * 4000})
+    async with bus.member("g", ["one"], Peer()) as member, bus.member("h", ["one"], Peer()) as stranger:
+        assert await member.note(FIRST) == "x" * 4000
+        assert await stranger.note(FIRST) == ""
+        assert numbers(await take(member, 1)) == [3]
+        await member.commit({FIRST: 4})
+        assert await member.note(FIRST) == ""
+
+
 async def test_a_member_that_dies_before_its_commit_loses_nothing(bus: Bus) -> None:
     """All that a dead member had taken and not committed is given to another."""
     await fill(bus, ONE, 10)

@@ -673,6 +673,37 @@ async def test_what_does_not_reach_the_log_is_said_again(fates: str) -> None:
             assert not any(holding.lanes or holding.jobs for holding in loop._holdings.values())
 
 
+class Refusing(MemoryBus):
+    """A bus that takes nothing for a topic, a few times, and says so at once."""
+
+    def __init__(self, topic: Topic, times: int) -> None:
+        super().__init__(partitions=1)
+        self._topic_name = topic.name
+        self._times = times
+
+    async def publish(
+        self, topic: str, value: bytes, *, key: str, headers: Headers, partition: int | None = None
+    ) -> asyncio.Future[int]:
+        """Not now, or as usual."""
+        if topic == self._topic_name and self._times:
+            self._times -= 1
+            raise BusUnavailable("here", "a test says so")
+        return await super().publish(topic, value, key=key, headers=headers, partition=partition)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_what_the_log_does_not_take_is_said_again(times: int) -> None:
+    """A turn of which nothing could be handed over has not been answered, although nothing of it is unsure."""
+    async with (
+        Refusing(PROMPTS, times) as bus,
+        tapping(bus, PROMPTS) as prompts,
+        running(make_loop(text_stage(to_prompt, retry=Retry(first=0.01)), bus)),
+    ):
+        for number in range(3):
+            await put(bus, make_turn(f"t{number}"))
+        assert [prompt.turn for prompt in await prompts.take(3)] == ["t0", "t1", "t2"]
+
+
 @pytest.mark.parametrize("fates", ["n", "ys", "yyn", "yysn", "yyyynyyn"])
 async def test_an_answer_has_no_gap_where_a_delivery_failed(fates: str) -> None:
     """Tokens whose delivery is not sure are said again under their numbers, in the order of their numbers."""

@@ -49,13 +49,13 @@ async def kill(loop: Loop, task: asyncio.Task[None]) -> None:
     """End a loop as kill -9 would: no commit, no goodbye."""
     assert loop._member is not None
     member = loop._member
-    loop._member.commit = _refuse  # type: ignore[method-assign]
+    member.commit = _refuse  # type: ignore[method-assign]
     await crash(member)
     task.cancel()
     await asyncio.wait([task], timeout=DEADLINE)
 
 
-async def _refuse(offsets: object) -> None:
+async def _refuse(offsets: object, notes: object = None) -> None:
     raise OwnershipLost("g", "killed")
 
 

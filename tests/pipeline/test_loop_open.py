@@ -69,17 +69,21 @@ async def test_a_stage_that_is_slow_to_read_is_not_cut_off(bus: MemoryBus) -> No
     gate, read = asyncio.Event(), []
 
     async def fold(sounds: Stream) -> Stream:
+        turn: list[Sound] = []
         async for sound in sounds:
+            turn.append(sound)
             read.append(sound.at)
             await gate.wait()
-        yield heard([sound])
+        yield heard(turn)
 
     async with tapping(bus, REPLIES) as replies, running(make_loop(listening(fold, idle_s=0.1), bus)):
-        await say(bus, "abc")
+        await say(bus, "ab")
         await asyncio.sleep(0.4)
         assert read == [0]
+        await say(bus, "c", at=2)
+        await asyncio.sleep(0.05)
         gate.set()
-        await replies.take(1)
+        assert texts(await replies.take(1)) == ["abc"]
 
     assert read == [0, 1, 2]
 

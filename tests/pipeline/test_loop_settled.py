@@ -121,6 +121,33 @@ async def test_a_retry_begins_with_the_first_message_that_is_not_settled(bus: Me
     assert calls == [[0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8]]
 
 
+async def test_what_an_attempt_had_said_is_forgotten_when_the_next_one_settles_it(bus: MemoryBus) -> None:
+    """Retries in a long stream leave nothing behind."""
+    failed = 0
+
+    async def fold(sounds: Stream) -> Stream:
+        nonlocal failed
+        read = 0
+        async for sound in sounds:
+            read += 1
+            yield heard([sound])
+            if sound.data == b"!" and failed < 3:
+                failed += 1
+                raise EngineUnavailable("hiccup")
+        yield Settled(read)
+
+    stage = listening(fold, retry=Retry(first=0.01), idle_s=0.3, stopped=lambda message, *_: heard([message]))
+    loop = make_loop(stage, bus)
+    async with tapping(bus, REPLIES) as replies, running(loop):
+        await say(bus, "ab!")
+        await replies.take(3)
+        await eventually(lambda: any(job.recovered for job in jobs_of(loop)))
+        (job,) = jobs_of(loop)
+        await eventually(lambda: committed(bus) == 3)
+
+    assert (failed, job.recovered, job.outputs) == (3, [], [])
+
+
 async def test_attempts_are_counted_from_what_was_settled_last(bus: MemoryBus) -> None:
     """A stream of hours may meet more hiccups than one turn may: each one that it gets over is forgotten."""
     hiccups = 0
@@ -184,6 +211,64 @@ async def test_settling_waits_for_what_was_said_before_and_the_stream_does_not()
         await eventually(lambda: committed(bus) == 4)
         bus.confirm(2)
         await eventually(lambda: committed(bus) == 6)
+
+
+async def test_what_waits_for_a_delivery_is_bounded_by_what_was_said() -> None:
+    """A stage may settle every message it reads: while a delivery is unsure, only the latest word counts."""
+
+    async def fold(sounds: Stream) -> Stream:
+        read = 0
+        async for sound in sounds:
+            read += 1
+            if sound.data == b".":
+                yield heard([sound])
+            yield Settled(read)
+
+    async with Late() as bus, running(loop := make_loop(listening(fold), bus)):
+        await say(bus, ".abcdefgh")
+        await eventually(lambda: any(job._given == 9 for job in jobs_of(loop)))
+        (job,) = jobs_of(loop)
+        assert list(job._marks) == [(1, 9)]
+        bus.confirm(0)
+        await eventually(lambda: committed(bus) == 9)
+
+
+async def test_a_delivery_that_is_sure_at_the_last_moment_is_not_said_again() -> None:
+    """The news of it may come in the same moment as the failure that lets the stage begin again."""
+    late = Late()
+    calls: list[list[int]] = []
+
+    async def fold(sounds: Stream) -> Stream:
+        calls.append([])
+        async for sound in sounds:
+            calls[-1].append(sound.at)
+            if sound.data == b"b" and len(calls) == 1:
+                late.confirm(0)
+                raise EngineUnavailable("hiccup")
+            yield heard([sound])
+            yield Settled(len(calls[-1]))
+
+    async with late as bus, running(make_loop(listening(fold, retry=Retry(first=0.01)), bus)):
+        await say(bus, "ab")
+        await eventually(lambda: len(calls) == 2 and calls[1])
+
+    assert calls == [[0, 1], [1]]
+
+
+async def test_a_drain_waits_for_what_is_on_its_way() -> None:
+    """What was said before it is settled if it gets to the log in time, and committed with the last commit."""
+    async with Late() as bus:
+        loop = make_loop(Hearing().stage(), bus)
+        async with running(loop) as task:
+            await say(bus, "a.b")
+            await eventually(lambda: bus.waiting)
+            loop.drain()
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            bus.confirm(0)
+            await asyncio.wait_for(asyncio.shield(task), 5)
+
+        assert committed(bus) == 2
 
 
 async def test_a_failed_delivery_lets_a_stream_begin_again_at_once() -> None:
