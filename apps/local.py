@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
 from pipeline.memory import MemoryBus
 from pipeline.secret import NO_SECRET
+from pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +143,18 @@ async def listening(bus: Bus, settings: Settings, health: Health, model: str) ->
 @asynccontextmanager
 async def piped(bus: Bus, parts: Parts, settings: Settings) -> AsyncGenerator[str, None]:
     """Gateway and stages on `bus` meanwhile, on a free port; gives its address for WebSockets."""
+    stages = [parts.stage(name, settings.stage) for name in NAMES]
+    async with served_here(bus, stages, settings, parts.name) as url:
+        yield url
+
+
+@asynccontextmanager
+async def served_here(bus: Bus, stages: Sequence[Stage], settings: Settings, model: str) -> AsyncGenerator[str, None]:
+    """The same with these `stages`, which serve `model`."""
     ours = replace(settings.gateway, host="127.0.0.1", port=0, keys_file=None, jwt=TokenSettings())
     settings = replace(settings, gateway=replace(ours, tls_cert=None, tls_key=None))
-    stages = [parts.stage(name, settings.stage) for name in NAMES]
     health = Health()
-    async with listening(bus, settings, health, parts.name) as gateway, running(stages, bus, settings, health):
+    async with listening(bus, settings, health, model) as gateway, running(stages, bus, settings, health):
         await gateway.reads()
         yield f"ws://{gateway.address}"
         await gateway.drain()
