@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from apps.cli.options import Config, Draft, Kafka, Model, Sets, given, passed_on
+from apps.cli.options import Asr, Config, Draft, Kafka, Model, Sets, given, passed_on
 from apps.cli.running import quiet, settings_of
+from pipeline.errors import SettingsError
 
 bench = typer.Typer(no_args_is_help=True, help="Measure: each tells machine, n and percentiles.")
 
@@ -173,6 +174,42 @@ def llm(
     pairs, peers = chosen(pair, PAIRS, "--pair"), chosen(peer, PEERS, "--peer")
     quiet()
     measure(Plan(widths, rounds, tokens, threads, precision, pairs, peers), path=json, svg=svg)
+
+
+@bench.command()
+def voice(
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Clips, one by one.")] = 40,
+    exchanges: Annotated[int, typer.Option("--exchanges", min=0, help="Spoken exchanges, each interrupted.")] = 20,
+    each: Annotated[int, typer.Option("--each", min=1, help="Clips of each session of the curve.")] = 4,
+    sessions: Annotated[
+        list[int] | None, typer.Option("--sessions", min=0, help="At once; repeatable; 0 is no curve.")
+    ] = None,
+    unseen: Annotated[bool, typer.Option("--unseen", help="Voices and accents that were not trained on.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Recordings, each with a .txt beside it, in place of the demo's.")
+    ] = None,
+    peers: Annotated[bool, typer.Option(help="Whether to measure others beside ours.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Of each that transcribes.")] = 1,
+    json: Json = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the curve into this file.")] = None,
+    config: Config = None,
+    asr: Asr = None,
+    model: Model = None,
+    sets: Sets = None,
+) -> None:
+    """Streaming transcription and spoken replies in real time, beside a plain loop and whisperlivekit."""
+    try:
+        from apps.bench.voice import WIDTHS, Plan
+        from apps.bench.voice import voice as measure
+    except ModuleNotFoundError as error:
+        raise SettingsError("bench voice", f"{error.name} is missing: pip install 'penstock[bench-voice]'") from error
+
+    options = [*given(sets, asr=asr, model=model), ("asr.threads", threads, "--threads")]
+    chosen = settings_of(config, options)
+    quiet()
+    widths = tuple(sorted({*sessions} - {0})) if sessions else WIDTHS
+    plan = Plan(clips, exchanges, each, widths, unseen, folder, peers, threads)
+    measure(passed_on(config, options), chosen.asr, plan, path=json, svg=svg)
 
 
 @bench.command()

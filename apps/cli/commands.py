@@ -18,6 +18,7 @@ from apps.cli.show import settings
 from apps.cli.status import status
 from apps.cli.topics import topics
 from apps.cli.version import version
+from apps.cli.voice import talk, transcribe
 
 app = typer.Typer(
     name="penstock",
@@ -32,6 +33,8 @@ app.command()(up)
 app.command()(gateway)
 app.command()(stage)
 app.command()(chat)
+app.command()(transcribe)
+app.command()(talk)
 app.command()(generate)
 app.command()(status)
 app.command()(chaos)

@@ -49,6 +49,7 @@ class Reply:
     token: float | None = None
     audio: float | None = None
     silenced: float | None = None
+    ended: float | None = None
     text: str = ""
     sound: bytearray = field(default_factory=bytearray)
     item: str = ""
@@ -181,7 +182,7 @@ class Exchange:
         elif kind == "output_audio.delta":
             self._sounds(reply, at, event)
         elif kind == "done":
-            reply.status, reply.why = event["response"]["status"], _why(event["response"])
+            reply.status, reply.why, reply.ended = event["response"]["status"], _why(event["response"]), at
 
     def _begun(self, name: str) -> Reply:
         """A new reply: it answers the last speech, if that has been answered by none yet."""
@@ -211,9 +212,20 @@ def _why(response: Event) -> str:
 
 def last_loud(sound: bytes) -> int:
     """The sample after the last one that is loud: where the speech in `sound` ends."""
-    samples = array("h", sound[: len(sound) // BYTES_PER_SAMPLE * BYTES_PER_SAMPLE])
-    least = QUIET * max((abs(sample) for sample in samples), default=0)
+    samples, least = _samples(sound)
     return next((at for at in range(len(samples), 0, -1) if abs(samples[at - 1]) > least), 0)
+
+
+def first_loud(sound: bytes) -> int:
+    """The first sample that is loud: where the speech in `sound` begins."""
+    samples, least = _samples(sound)
+    return next((at for at, sample in enumerate(samples) if abs(sample) > least), 0)
+
+
+def _samples(sound: bytes) -> tuple[array[int], float]:
+    """The samples of `sound`, and what is quiet among them."""
+    samples = array("h", sound[: len(sound) // BYTES_PER_SAMPLE * BYTES_PER_SAMPLE])
+    return samples, QUIET * max((abs(sample) for sample in samples), default=0)
 
 
 def session_of(language: str = "", **more: Any) -> dict[str, Any]:
