@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,8 +23,25 @@ SHARED = 32
 EACH = {torch.float32: 1, torch.bfloat16: 2}
 """Types of weights it knows, and how many of each are in 32 bits."""
 
+ALIGNED = 64
+"""Bytes of a vector."""
+
 LONGEST = 256
 """Elements of a head at most."""
+
+
+class _Scratch(threading.local):
+    """Memory for a step, each thread's own: a model may be used by several."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def room(self, wanted: int) -> int:
+        """The address of so many bytes, at a multiple of 64."""
+        if self._memory.numel() < wanted + ALIGNED:
+            self._memory = torch.empty(wanted + wanted // 2 + ALIGNED, dtype=torch.uint8)
+        address = self._memory.data_ptr()
+        return address + -address % ALIGNED
 
 
 class NativeSteps:
@@ -45,6 +63,7 @@ class NativeSteps:
             size=own.head_dim,
             layers=len(model.layers),
             vocabulary=self._vocabulary,
+            positions=context,
             eps=model.norm.variance_epsilon,
             scale=own.scaling,
             table=self._kept_at(model.embed_tokens.weight.detach().contiguous()),
@@ -56,7 +75,7 @@ class NativeSteps:
         found = lib.library()
         assert found is not None
         self._library = found
-        self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._scratch = _Scratch()
 
     def record(self, store: Tensor, context: int) -> None:
         """Nothing is recorded: a step is one call already."""
@@ -69,11 +88,14 @@ class NativeSteps:
         """The logits at the rows `wanted`, [n, vocabulary] in float32; those of some row where none is.
 
         `store` is [blocks, layers, 2, heads, BLOCK, size]; what stands in a block is in an order of its own.
+
+        Raises:
+            IndexError: something would lie beyond the model, or beyond the store.
         """
         chosen = array("i", wanted or (0,))
         tokens, blocks, spans = array("i", ids), array("i"), array("q")
         for place in places:
-            spans.extend((place.row, place.count, place.start, len(blocks)))
+            spans.extend((place.row, place.count, place.start, len(blocks), len(place.blocks)))
             blocks.extend(place.blocks)
         logits = torch.empty((len(chosen), self._vocabulary), dtype=torch.float32)
         step = lib.Step(
@@ -81,6 +103,7 @@ class NativeSteps:
             spans=len(places),
             wanted=len(chosen),
             threads=self._threads(),
+            stored=len(store),
             ids=_at(tokens),
             blocks=_at(blocks),
             choose=_at(chosen),
@@ -88,16 +111,10 @@ class NativeSteps:
             store=store.data_ptr(),
             logits=logits.data_ptr(),
         )
-        step.scratch = self._room(self._library.scratch_bytes(self._model, step, self._each))
-        self._library.step(self._model, step, self._each)
+        step.scratch = self._scratch.room(self._library.scratch_bytes(self._model, step, self._each))
+        if wrong := self._library.step(self._model, step, self._each):
+            raise IndexError(f"a step with {wrong.decode()}")
         return logits
-
-    def _room(self, wanted: int) -> int:
-        """The address of so many bytes, at a multiple of 64."""
-        if self._scratch.numel() < wanted + PANEL:
-            self._scratch = torch.empty(wanted + wanted // 2 + PANEL, dtype=torch.uint8)
-        address = self._scratch.data_ptr()
-        return address + -address % PANEL
 
     def _layer(self, layer: Any) -> lib.Layer:
         own, mlp = layer.self_attn, layer.mlp

@@ -41,7 +41,10 @@ class Model(ctypes.Structure):
     """`Model` of the source."""
 
     _fields_ = (
-        *((name, Whole) for name in ("hidden", "inner", "heads", "kv_heads", "size", "layers", "vocabulary")),
+        *(
+            (name, Whole)
+            for name in ("hidden", "inner", "heads", "kv_heads", "size", "layers", "vocabulary", "positions")
+        ),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
         *((name, Address) for name in ("table", "turns", "norm", "head")),
@@ -53,7 +56,7 @@ class Step(ctypes.Structure):
     """`Step` of the source."""
 
     _fields_ = (
-        *((name, Whole) for name in ("rows", "spans", "wanted", "threads")),
+        *((name, Whole) for name in ("rows", "spans", "wanted", "threads", "stored")),
         *((name, Address) for name in ("ids", "blocks", "choose", "span", "store", "logits", "scratch")),
     )
 
@@ -75,7 +78,7 @@ def library() -> ctypes.CDLL | None:
         return None
     found.scratch_bytes.restype = Whole
     found.scratch_bytes.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(Step), Whole]
-    found.step.restype = None
+    found.step.restype = ctypes.c_char_p
     found.step.argtypes = found.scratch_bytes.argtypes
     return found
 

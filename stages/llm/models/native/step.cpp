@@ -199,7 +199,7 @@ struct Layer {
 };
 
 struct Model {
-    int64_t hidden, inner, heads, kv_heads, size, layers, vocabulary;
+    int64_t hidden, inner, heads, kv_heads, size, layers, vocabulary, positions;
     float eps, scale;
     const void *table;                 // [vocabulary, hidden], of the weights' type
     const float *turns;                // [positions, 2, size / 2]: cosines, sines
@@ -209,11 +209,11 @@ struct Model {
 };
 
 struct Span {
-    int64_t row, count, start, blocks;  // `blocks`: where its numbers begin in Step.blocks
+    int64_t row, count, start, blocks, held;  // its `held` numbers of blocks begin at `blocks` in Step.blocks
 };
 
 struct Step {
-    int64_t rows, spans, wanted, threads;
+    int64_t rows, spans, wanted, threads, stored;  // `stored`: blocks of the store
     const int32_t *ids, *blocks, *choose;
     const Span *span;
     void *store;      // [blocks, layers, 2, heads of keys, BLOCK, size]
@@ -485,6 +485,24 @@ private:
     }
 };
 
+// What of a step would reach beyond memory; null if nothing does.
+const char *fault(const Model &m, const Step &s) {
+    for (int64_t r = 0; r < s.rows; r++)
+        if (s.ids[r] < 0 || s.ids[r] >= m.vocabulary) return "an id that the model does not have";
+    for (int64_t i = 0; i < s.wanted; i++)
+        if (s.choose[i] < 0 || s.choose[i] >= s.rows) return "a choice beyond the rows";
+    for (int64_t i = 0; i < s.spans; i++) {
+        const Span &span = s.span[i];
+        const int64_t end = span.start + span.count;
+        if (span.row < 0 || span.row + span.count > s.rows) return "a sequence beyond the rows";
+        if (span.start < 0 || end > m.positions) return "a position beyond the context";
+        if (end > span.held * BLOCK) return "a sequence with too few blocks";
+        for (int64_t b = 0; b < span.held; b++)
+            if (s.blocks[span.blocks + b] < 0 || s.blocks[span.blocks + b] >= s.stored) return "a block beyond the store";
+    }
+    return nullptr;
+}
+
 template <class T> void run(const Model &m, const Step &s) {
     Forward<T> forward(m, s, Scratch(s.scratch));
 #if defined(_OPENMP)
@@ -506,6 +524,10 @@ int64_t scratch_bytes(const Model *m, const Step *s, int64_t each) {
     return each == Half::EACH ? Forward<Half>(*m, *s, Scratch(nullptr)).bytes : Forward<Full>(*m, *s, Scratch(nullptr)).bytes;
 }
 
-// Compute a step: keys and values go to the store, logits to where they are wanted.
-void step(const Model *m, const Step *s, int64_t each) { each == Half::EACH ? run<Half>(*m, *s) : run<Full>(*m, *s); }
+// Compute a step: keys and values go to the store, logits to where they are wanted. What is wrong with it, or null.
+const char *step(const Model *m, const Step *s, int64_t each) {
+    const char *wrong = fault(*m, *s);
+    if (!wrong) each == Half::EACH ? run<Half>(*m, *s) : run<Full>(*m, *s);
+    return wrong;
+}
 }

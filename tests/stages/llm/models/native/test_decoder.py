@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from stages.llm.models.model import DType, LoadedModel, load_model
 from stages.llm.models.native import decoder, library
+from stages.llm.models.steps import Place
 from tests.stages import models
 from tests.stages.conftest import DEMO
 from tests.stages.llm.models.test_slim import NEAR, VARIANTS, last_logits
@@ -157,6 +159,36 @@ def test_it_stands_aside_where_it_errs(
     assert model.steps is None
     assert "is computed in a slower way" in caplog.text
     assert torch.equal(last_logits(model), expected)
+
+
+def test_what_lies_beyond_is_told(tmp_path: Path) -> None:
+    """Nothing is read or written outside of the model and of the blocks, whatever a step says."""
+    steps = load_model(models.save(tmp_path), device="cpu", context=100).steps
+    assert steps is not None
+    store = torch.zeros(2, 2, 2, 2, 64, 16)
+    wrong: dict[str, tuple[list[int], list[int], Place]] = {
+        "an id": ([512], [0], Place(0, 1, 0, [0])),
+        "a choice": ([1], [1], Place(0, 1, 0, [0])),
+        "a sequence beyond": ([1], [0], Place(0, 2, 0, [0])),
+        "a position": ([1], [0], Place(0, 1, 100, [0, 1])),
+        "too few": ([1], [0], Place(0, 1, 64, [0])),
+        "a block": ([1], [0], Place(0, 1, 0, [2])),
+    }
+    for words, (ids, wanted, place) in wrong.items():
+        with pytest.raises(IndexError, match=words):
+            steps(ids, wanted, [place], store)
+    assert not store.any()
+
+
+def test_several_threads_may_use_a_model(tmp_path: Path) -> None:
+    """Each has memory of its own for what it computes."""
+    model = load_model(models.save(tmp_path), device="cpu")
+    lengths = (3, 400, 65, 200)
+    expected = [alone(model, length) for length in lengths]
+    with ThreadPoolExecutor(4) as threads:
+        got = list(threads.map(lambda length: alone(model, length), lengths * 5, timeout=30))
+
+    assert all(torch.equal(one, expected[number % 4]) for number, one in enumerate(got))
 
 
 def test_memory_that_was_used_does_not_matter(tmp_path: Path) -> None:
