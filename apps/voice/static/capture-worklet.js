@@ -1,4 +1,4 @@
-/** On the audio thread: hands the microphone's samples to the page in frames of `processorOptions.frame` samples. */
+/** On the audio thread: hands the microphone's samples to the page, `processorOptions.frame` at a time, with the context's time (s). */
 class Capture extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
@@ -17,7 +17,7 @@ class Capture extends AudioWorkletProcessor {
     this.frame.set(taken, this.filled);
     this.filled += taken.length;
     if (this.filled === this.frame.length) {
-      this.port.postMessage(this.frame.slice());
+      this.port.postMessage({ samples: this.frame.slice(), time: currentTime });
       this.filled = 0;
     }
     return taken.length;

@@ -7,6 +7,7 @@
 
 import { RATE } from "./pcm.js";
 import { Resampler } from "./resample.js";
+import { Sync } from "./timing.js";
 
 const FRAMES_PER_S = 50;
 const WORKLET = new URL("./capture-worklet.js", import.meta.url);
@@ -39,20 +40,21 @@ export class Microphone {
   }
 
   /**
-   * Ask for the microphone. `onFrame(samples)` gets 20 ms at a time, `onLost()` hears that the device has gone.
+   * Ask for the microphone. `onFrame(samples, at)` gets 20 ms at a time and when they were heard, `onLost()` hears that the device has gone.
    *
    * Throws NoMicrophone.
    */
   static async open({ device, onFrame, onLost }) {
-    const stream = await asked(device);
+    const asking = asked(device);
+    const preparing = prepared(RATE).catch(() => null); // meanwhile: what is said first is not to be missed
+    const stream = await asking;
     try {
-      const { context, source } = await joined(stream);
-      await record(context, source, onFrame);
+      const context = await connected(stream, await preparing, onFrame);
       stream.getAudioTracks()[0].addEventListener("ended", onLost);
       return new Microphone(stream, context);
-    } catch (error) {
+    } catch {
       silence(stream);
-      throw error instanceof NoMicrophone ? error : new NoMicrophone("unusable");
+      throw new NoMicrophone("unusable");
     }
   }
 
@@ -84,20 +86,27 @@ async function asked(device) {
   }
 }
 
-/** A context and the stream in it: at our rate, else at the device's. */
-async function joined(stream) {
-  const context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
-  try {
-    return { context, source: context.createMediaStreamSource(stream) };
-  } catch {
-    await context.close();
-  }
-  const own = new AudioContext({ latencyHint: "interactive" });
-  return { context: own, source: own.createMediaStreamSource(stream) };
+/** A context that can record: at `rate`, or the device's. */
+async function prepared(rate) {
+  const context = new AudioContext({ sampleRate: rate, latencyHint: "interactive" });
+  await context.audioWorklet.addModule(WORKLET);
+  return context;
 }
 
-async function record(context, source, onFrame) {
-  await context.audioWorklet.addModule(WORKLET);
+/** The context in which the stream is recorded: the one at our rate, or another one at the device's. */
+async function connected(stream, ours, onFrame) {
+  try {
+    record(ours, ours.createMediaStreamSource(stream), onFrame);
+    return ours;
+  } catch {
+    await ours?.close();
+  }
+  const own = await prepared(undefined);
+  record(own, own.createMediaStreamSource(stream), onFrame);
+  return own;
+}
+
+function record(context, source, onFrame) {
   const node = new AudioWorkletNode(context, "penstock-capture", {
     numberOfInputs: 1,
     outputChannelCount: [1],
@@ -106,7 +115,8 @@ async function record(context, source, onFrame) {
     processorOptions: { frame: Math.round(context.sampleRate / FRAMES_PER_S) },
   });
   const resampler = context.sampleRate === RATE ? null : new Resampler(context.sampleRate, RATE);
-  node.port.onmessage = ({ data }) => onFrame(resampler ? resampler.push(data) : data);
+  const sync = new Sync();
+  node.port.onmessage = ({ data: { samples, time } }) => onFrame(resampler ? resampler.push(samples) : samples, sync.at(1000 * time));
   source.connect(node).connect(context.destination); // its output is silent; without one it would not be run
-  await context.resume();
+  context.resume();
 }

@@ -129,6 +129,14 @@ export class Conversation {
     if (Array.isArray(marks)) entry.marks.push(...marks);
   }
 
+  /** So many samples of an answer were played. */
+  played(entry, samples) {
+    if (entry.silenced) return;
+    const before = heard(entry);
+    entry.played = samples;
+    if (heard(entry) !== before) this.#changed();
+  }
+
   /** Nothing more of any answer is to be heard; returns those of which something may still have come. */
   silence() {
     const silenced = this.entries.filter((entry) => entry.role === "assistant" && !entry.silenced && this.#sounds(entry));

@@ -5,8 +5,8 @@ import { Played, decoded } from "./file.js";
 import { loudness } from "./pcm.js";
 
 /**
- * `hooks.frame(samples)` gets 20 ms at a time and returns whether they were taken; `hooks.level(rms)`, `hooks.lost()`:
- * the microphone has gone; `hooks.tail(seconds)`: whether the file's end needs more silence; `hooks.ended()`.
+ * `hooks.frame(samples, at)` gets 20 ms at a time and returns whether they were taken; `hooks.level(rms, at)`;
+ * `hooks.lost()`: the microphone has gone; `hooks.tail(seconds)`: whether the file's end needs more silence; `hooks.ended()`.
  */
 export class Ears {
   #hooks;
@@ -40,7 +40,7 @@ export class Ears {
     await this.close();
     this.#microphone = await Microphone.open({
       device,
-      onFrame: (samples) => this.#onFrame(samples),
+      onFrame: (samples, at) => this.#onFrame(samples, at),
       onLost: () => this.close().then(() => this.#hooks.lost()),
     });
   }
@@ -48,7 +48,7 @@ export class Ears {
   async close() {
     const microphone = this.#microphone;
     [this.#microphone, this.muted] = [null, false];
-    this.#hooks.level(0);
+    this.#hooks.level(0, performance.now());
     await microphone?.close();
   }
 
@@ -57,7 +57,7 @@ export class Ears {
     const samples = await decoded(file);
     this.stopFile();
     this.#file = new Played(samples, {
-      onFrame: (frame) => this.#onFileFrame(frame),
+      onFrame: (frame, at) => this.#onFileFrame(frame, at),
       tail: (seconds) => this.#hooks.tail(seconds),
       onEnd: () => this.stopFile(),
     });
@@ -67,20 +67,20 @@ export class Ears {
     if (!this.#file) return;
     this.#file.close();
     this.#file = null;
-    this.#hooks.level(0);
+    this.#hooks.level(0, performance.now());
     this.#hooks.ended();
   }
 
-  #onFrame(samples) {
+  #onFrame(samples, at) {
     if (!this.#microphone || this.#file) return;
     if (this.muted) samples.fill(0); // silence goes on, so that a turn that has begun can end
-    this.#hooks.level(loudness(samples));
-    this.#hooks.frame(samples);
+    this.#hooks.level(loudness(samples), at);
+    this.#hooks.frame(samples, at);
   }
 
-  #onFileFrame(samples) {
-    const taken = this.#hooks.frame(samples);
-    if (taken) this.#hooks.level(loudness(samples));
+  #onFileFrame(samples, at) {
+    const taken = this.#hooks.frame(samples, at);
+    if (taken) this.#hooks.level(loudness(samples), at);
     return taken;
   }
 }

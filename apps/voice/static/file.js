@@ -32,7 +32,7 @@ export async function decoded(file) {
 }
 
 /**
- * Samples as a source of sound. `onFrame(samples)` gets 20 ms at a time and returns whether it took them: if not, they
+ * Samples as a source of sound. `onFrame(samples, at)` gets 20 ms at a time and returns whether it took them: if not, they
  * come again. `onEnd()` hears that all were taken and that `tail()`, asked after each frame of silence that follows,
  * wants no more of it.
  */
@@ -65,7 +65,7 @@ export class Played {
     this.#frames = Math.max(this.#frames, due - MOST_BEHIND);
     for (; this.#frames < due; this.#frames += 1) {
       if (this.#ended()) return;
-      if (!this.#hooks.onFrame(this.#frame())) this.#frames = due;
+      if (!this.#hooks.onFrame(this.#frame(), this.#begun + (this.#frames + 1) * TICK_MS)) this.#frames = due;
       else this.#at += FRAME;
     }
   }
@@ -85,4 +85,15 @@ export class Played {
     this.#hooks.onEnd();
     return true;
   }
+}
+
+/** Take the files that are dropped on an element; meanwhile it has the class `dropping`. */
+export function takeDrops(node, take) {
+  const onDrag = (event) => {
+    const carries = event.dataTransfer?.types.includes("Files") ?? false;
+    node.classList.toggle("dropping", carries && event.type === "dragover");
+    if (carries) event.preventDefault();
+    if (carries && event.type === "drop") take(event.dataTransfer.files[0]);
+  };
+  for (const type of ["dragover", "dragleave", "drop"]) node.addEventListener(type, onDrag);
 }

@@ -7,6 +7,7 @@ const ms = (value) => String(Math.round(value));
 export class Gauges {
   #find;
   #sounds = [];
+  #last = null; // the exchange that is in #sounds already
 
   /** `find(id)` gives the page's elements. */
   constructor(find) {
@@ -19,13 +20,14 @@ export class Gauges {
     const next = exchange.steps.find(({ to }) => to === null);
     const all = exchange.pause + Math.max(...exchange.steps.map(({ to }) => to ?? 0), 1);
     for (const row of rows) this.#fill(row, exchange, next?.step, all);
-    if (exchange.sound === null) return;
-    this.#put("sound", exchange.to("sound"));
-    this.#find("after").textContent = exchange.typed ? "after your line was sent" : "after your turn was over";
+    if (exchange.sound !== null && exchange !== this.#last) this.#sounded(exchange);
   }
 
-  /** An answer has begun to sound. */
-  sounded(exchange) {
+  /** The answer has begun to sound. */
+  #sounded(exchange) {
+    this.#last = exchange;
+    this.#put("sound", exchange.to("sound"));
+    this.#find("after").textContent = exchange.typed ? "after your line was sent" : "after your turn was over";
     this.#sounds.push(exchange.to("sound"));
     this.#sounds.splice(0, this.#sounds.length - SHOWN);
     const highest = Math.max(...this.#sounds, 1);

@@ -1,20 +1,25 @@
 /** The voice page: puts the parts together. What is said is in `session.js`, what is seen in `transcript.js`. */
 
+import { Announcer } from "./announcer.js";
 import { Banner } from "./banner.js";
 import { Button } from "./button.js";
 import { devices } from "./capture.js";
 import { Ears } from "./ears.js";
+import { takeDrops } from "./file.js";
 import { Gauges } from "./gauges.js";
 import { perceived } from "./pcm.js";
 import { Scope } from "./scope.js";
 import { Session } from "./session.js";
 import { Measures } from "./timing.js";
 import { Transcript } from "./transcript.js";
-import { DEAF, MUTE, aboutFile, aboutMicrophone, clock } from "./words.js";
+import { View } from "./view.js";
+import { DEAF, MUTE, aboutFile, aboutMicrophone } from "./words.js";
 
 const KEY = "penstock-voice:key";
 const QUIET_MS = 9_000; // after which the strip, now empty, need not move
 const LONGEST_TAIL_S = 9; // of silence after a file, for a turn to end
+
+const LEAST = 0.03; // change of the loudness that is worth painting
 
 const find = (id) => document.getElementById(id);
 
@@ -32,41 +37,43 @@ class Page {
   #mode = "free";
   #opening = false;
   #soundAt = 0; // when anything was to be seen on the strip
-  #announced = new WeakMap(); // entry → its state when it was last told to a screen reader
-  #waitsUntil = 0;
+  #level = 0; // of the microphone, 0 to 1
+  #until = 0; // of the next attempt to connect
 
   constructor() {
     this.banner = new Banner(find);
+    this.announcer = new Announcer(find("say"));
+    this.view = new View(find, () => this.#facts());
     this.gauges = new Gauges(find);
     this.transcript = new Transcript(find("turns"), find("scroll"));
     this.scope = new Scope(find("scope"), matchMedia("(prefers-reduced-motion: reduce)"));
     this.ears = new Ears({
-      frame: (samples) => this.#onFrame(samples),
-      level: (rms) => this.#onLevel(rms),
+      frame: (samples, at) => this.#onFrame(samples, at),
+      level: (rms, at) => this.#onLevel(rms, at),
       lost: () => this.#onMicrophoneLost(),
       tail: (seconds) => this.#tail(seconds),
       ended: () => this.#onFileEnd(),
     });
-    this.session = new Session(this.#address(), stored(), new Measures((exchange) => this.#onStep(exchange)), {
+    this.session = new Session(this.#address(), stored(), new Measures((exchange) => this.gauges.show(exchange)), {
       state: (state, detail) => this.#onState(state, detail),
       changed: () => this.#onChanged(),
       notice: (text) => this.banner.show("server", text),
       deaf: () => this.#onDeaf(),
       flow: (flow, seconds) => this.#onFlow(flow, seconds),
-      turn: (begins) => this.scope.mark(begins),
-      silenced: (ms) => this.#onSilenced(ms),
-      loudness: (rms) => this.#onPlayedLoudness(rms),
+      turn: (begins, at) => this.scope.mark(begins, at),
+      silenced: (ms) => this.gauges.silenced(ms),
+      loudness: (rms, at) => this.#onPlayedLoudness(rms, at),
     });
     this.button = new Button(find("mic"), {
       holds: () => this.#mode === "push" && this.ears.open,
       press: () => this.#press(),
-      latched: () => this.#show(),
+      latched: () => this.view.show(),
       release: () => this.#release(),
       discard: () => this.#release(true),
       click: () => this.#onMic(),
     });
     this.#listen();
-    this.#show();
+    this.view.show();
     setInterval(() => this.#tick(), 250);
   }
 
@@ -91,23 +98,8 @@ class Page {
     document.addEventListener("keydown", (event) => this.#onKey(event));
     for (const type of ["pointerdown", "keydown"]) addEventListener(type, () => this.session.playback.wake(), true);
     addEventListener("online", () => this.session.state === "waiting" && this.session.open());
-    this.#takeDrops(find("talk"));
-  }
-
-  #takeDrops(node) {
-    const carries = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
-    node.addEventListener("dragover", (event) => {
-      if (!carries(event)) return;
-      event.preventDefault();
-      node.classList.add("dropping");
-    });
-    node.addEventListener("dragleave", () => node.classList.remove("dropping"));
-    node.addEventListener("drop", (event) => {
-      node.classList.remove("dropping");
-      if (!carries(event)) return;
-      event.preventDefault();
-      this.#stream(event.dataTransfer.files[0]);
-    });
+    document.addEventListener("click", ({ target }) => find("settings").contains(target) || (find("settings").open = false));
+    takeDrops(find("talk"), (file) => this.#stream(file));
   }
 
   // -- the microphone
@@ -115,26 +107,26 @@ class Page {
   #onMic() {
     if (!this.ears.open) return this.#startMicrophone(find("device").value);
     this.ears.muted = !this.ears.muted;
-    this.#say(this.ears.muted ? "Muted" : "Listening");
-    return this.#show();
+    this.announcer.say(this.ears.muted ? "Muted" : "Listening");
+    return this.view.show();
   }
 
   async #startMicrophone(device) {
     if (this.#opening) return;
     this.#opening = true;
     this.banner.clear();
-    this.#show();
+    this.view.show();
     this.#openSound();
     this.session.open();
     try {
       await this.ears.listen(device);
-      this.#say(this.#mode === "push" ? "The microphone is on. Hold the button, or Space, to talk." : "Listening");
+      this.announcer.say(this.#mode === "push" ? "The microphone is on. Hold the button, or Space, to talk." : "Listening");
       this.#listDevices();
     } catch (error) {
       this.banner.show("microphone", aboutMicrophone(error.code), { error: true, retry: () => this.#startMicrophone(device) });
     }
     this.#opening = false;
-    this.#show();
+    this.view.show();
   }
 
   async #openSound() {
@@ -146,7 +138,7 @@ class Page {
     this.session.release(true);
     this.button.reset();
     await this.ears.close();
-    this.#show();
+    this.view.show();
   }
 
   #onMicrophoneLost() {
@@ -161,21 +153,24 @@ class Page {
     if (options.some(({ value }) => value === this.ears.device)) find("device").value = this.ears.device;
   }
 
-  #onFrame(samples) {
+  #onFrame(samples, at) {
     if (this.#mode === "push" && this.ears.streaming && !this.session.talking && !this.session.press()) return false;
-    return this.session.hear(samples);
+    return this.session.hear(samples, at);
   }
 
-  #onLevel(rms) {
-    this.scope.heard(rms);
-    this.#soundAt = performance.now();
-    this.level = perceived(rms);
-    find("mic").style.setProperty("--loud", this.level.toFixed(2));
+  #onLevel(rms, at) {
+    this.scope.heard(rms, at);
+    this.#soundAt = at;
+    const level = perceived(rms);
+    this.scope.start();
+    if (Math.abs(level - this.#level) < LEAST && level) return;
+    this.#level = level;
+    find("mic").style.setProperty("--loud", level.toFixed(2));
   }
 
-  #onPlayedLoudness(rms) {
-    this.scope.played(rms);
-    this.#soundAt = performance.now();
+  #onPlayedLoudness(rms, at) {
+    this.scope.played(rms, at);
+    this.#soundAt = at;
   }
 
   // -- push to talk
@@ -186,25 +181,27 @@ class Page {
     this.#mode = mode;
     this.ears.muted = false;
     this.session.configure({ mode });
-    this.#show();
+    this.view.show();
   }
 
   #press() {
     const pressed = !this.ears.streaming && this.session.press();
     if (pressed) this.scope.mark(true);
-    this.#show();
+    this.view.show();
     return pressed;
   }
 
   #release(discarded = false) {
     const sent = this.session.release(discarded);
     this.scope.mark(false);
-    if (!sent) this.#say("Discarded");
-    this.#show();
+    if (!sent) this.announcer.say("Discarded");
+    this.view.show();
   }
 
   #onKey(event) {
-    if (event.key === "Escape" && !this.session.talking) this.session.interrupt();
+    if (event.key !== "Escape" || this.session.talking) return;
+    if (find("settings").open) find("settings").open = false;
+    else this.session.interrupt();
   }
 
   // -- a file
@@ -225,7 +222,7 @@ class Page {
     } catch (error) {
       this.banner.show("file", aboutFile(error.code), { error: true });
     }
-    this.#show();
+    this.view.show();
   }
 
   /** Whether the silence after a file goes on: as long as its last turn has not ended. */
@@ -236,7 +233,7 @@ class Page {
 
   #onFileEnd() {
     if (this.#mode === "push") this.session.release();
-    this.#show();
+    this.view.show();
   }
 
   // -- typing
@@ -253,12 +250,12 @@ class Page {
   // -- what the session tells
 
   #onState(state, { at = 0, reason = "", key = false }) {
-    this.#waitsUntil = at;
+    this.#until = at;
     this.button.reset();
     if (state === "ready") this.banner.clear("connection");
     if (state === "refused") this.banner.show("connection", reason, this.#cure(key));
-    if (state === "waiting") this.#say("The connection is lost. Reconnecting.");
-    this.#show();
+    if (state === "waiting") this.announcer.say("The connection is lost. Reconnecting.");
+    this.view.show();
   }
 
   #cure(key) {
@@ -269,18 +266,9 @@ class Page {
   #onChanged() {
     const { entries } = this.session.conversation;
     this.transcript.show(entries);
-    for (const entry of entries.slice(-4)) this.#announce(entry);
-    this.#show();
-  }
-
-  /** Tell a screen reader what is not to be heard anyway. */
-  #announce(entry) {
-    const { role, state, text, audio, typed } = entry;
-    if (this.#announced.get(entry) === state) return;
-    this.#announced.set(entry, state);
-    if (role === "user" && state === "final" && !typed) this.#say(`You said: ${text}`);
-    if (role === "assistant" && state === "done" && !audio) this.#say(`Answer: ${text}`);
-    if (role === "assistant" && state === "cut") this.#say("Interrupted");
+    this.announcer.follow(entries);
+    if (this.session.conversation.speaking) this.scope.start();
+    this.view.show();
   }
 
   #onDeaf() {
@@ -295,66 +283,17 @@ class Page {
     if (flow === "full") this.banner.show("flow", "Your connection is too slow: some of what you say is left out.", { error: true });
   }
 
-  #onStep(exchange) {
-    this.gauges.show(exchange);
-    if (exchange.sound !== null) this.gauges.sounded(exchange);
-  }
-
-  #onSilenced(ms) {
-    this.gauges.silenced(ms);
-  }
-
-  // -- what is seen
-
-  #say(text) {
-    find("say").textContent = text;
-  }
-
-  #microphoneState() {
-    if (this.#opening) return ["opening", "Allow it…"];
-    if (!this.ears.open) return ["off", "Start"];
-    if (this.#mode === "push") return this.button.down ? ["talking", this.button.latched ? "Tap to send" : "Release to send"] : ["ready", "Hold to talk"];
-    return this.ears.muted ? ["muted", "Unmute"] : ["on", "Mute"];
-  }
-
-  #show() {
-    const [state, label] = this.#microphoneState();
-    const { conversation } = this.session;
-    find("mic").dataset.mic = state;
-    find("mic").disabled = state === "opening";
-    find("mic-label").textContent = label;
-    find("end").hidden = !this.ears.open;
-    find("stop").hidden = !conversation.speaking && !conversation.active;
-    find("playing").hidden = !this.ears.streaming;
-    find("empty").hidden = conversation.entries.length > 0;
-    const [kind, words] = this.#stateWords();
-    find("state").dataset.state = kind;
-    find("state").querySelector("span").textContent = words;
-    if (this.ears.open || this.ears.streaming || conversation.speaking) this.scope.start();
-  }
-
-  #stateWords() {
+  #facts() {
     const { state, conversation } = this.session;
-    const seconds = Math.max(0, Math.ceil((this.#waitsUntil - Date.now()) / 1000));
-    if (state === "connecting") return [state, "Connecting…"];
-    if (state === "waiting") return [state, seconds ? `No connection. Next try in ${seconds} s` : "Reconnecting…"];
-    if (state === "refused") return [state, "Not available"];
-    if (conversation.open?.state === "speaking") return ["listening", "Hearing you"];
-    if (conversation.speaking) return ["speaking", "Speaking"];
-    if (conversation.active || conversation.open) return ["ready", "Thinking…"];
-    if (this.ears.open && this.#mode === "free" && !this.ears.muted) return ["listening", "Listening"];
-    return [state, state === "ready" ? "Connected" : "Ready when you are"];
+    const { ears, button } = this;
+    return { state, conversation, ears, button, mode: this.#mode, opening: this.#opening, until: this.#until };
   }
 
   /** What goes on by the clock: the wait for a connection, the file's progress, the meter. */
   #tick() {
-    if (this.session.state === "waiting") this.#show();
+    if (this.session.state === "waiting" || this.ears.streaming) this.view.show();
     if (performance.now() - this.#soundAt > QUIET_MS) this.scope.stop();
-    find("meter").setAttribute("aria-valuenow", String(Math.round(100 * (this.level ?? 0))));
-    const { played, all } = this.ears.progress;
-    if (!all) return;
-    find("playing-at").value = played / all;
-    find("playing-clock").textContent = `${clock(played)} / ${clock(all)}`;
+    find("meter").setAttribute("aria-valuenow", String(Math.round(100 * this.#level)));
   }
 }
 

@@ -2,13 +2,14 @@
  * On the audio thread: plays pieces of sound one after the other, and counts the samples of each item that were played.
  *
  * In:  { add: item, samples }  { end: item }  { flush: number }
- * Out: { begun: item }  { at: item, played, loudness }  { starved: item }  { ended: item }
+ * Out: { begun: item }  { at: item, played, loudness }, every 8 blocks while there is something  { starved: item }  { ended: item }
  *      { flushed: number, cut: [{ item, played }, …] }, the items that were not played to their end, in order
+ *      all with `time`, the context's (s)
  */
 
 const READY = 0.04 * sampleRate; // an item begins, and goes on after it had run dry, with so much in the queue
 const FADE = 96; // samples, so that a cut does not click
-const REPORT = 0.04 * sampleRate;
+const REPORT = 8 * 128; // samples
 
 class Playback extends AudioWorkletProcessor {
   constructor() {
@@ -18,6 +19,10 @@ class Playback extends AudioWorkletProcessor {
     this.since = 0; // samples since the last report
     this.power = 0; // sum of squares since then
     this.port.onmessage = ({ data }) => this.hear(data);
+  }
+
+  tell(news) {
+    this.port.postMessage({ ...news, time: currentTime });
   }
 
   hear(data) {
@@ -64,7 +69,7 @@ class Playback extends AudioWorkletProcessor {
     if (!one) return 0;
     if (one.dry && !one.whole && one.left < READY) return 0;
     if (!one.left) return this.runOut(one) ? this.take(out) : 0;
-    if (!one.begun) this.port.postMessage({ begun: one.item });
+    if (!one.begun) this.tell({ begun: one.item });
     [one.begun, one.dry] = [true, false];
     const part = one.pieces[0].subarray(one.at, one.at + Math.min(out.length, this.fading?.left ?? out.length));
     out.set(part);
@@ -87,10 +92,10 @@ class Playback extends AudioWorkletProcessor {
   runOut(one) {
     if (one.whole) {
       this.items.shift();
-      this.port.postMessage({ at: one.item, played: one.played, loudness: 0 });
-      this.port.postMessage({ ended: one.item });
+      this.tell({ at: one.item, played: one.played, loudness: 0 });
+      this.tell({ ended: one.item });
     } else {
-      this.port.postMessage({ starved: one.item });
+      this.tell({ starved: one.item });
       one.dry = true;
     }
     const more = one.whole && this.items.length > 0;
@@ -107,7 +112,7 @@ class Playback extends AudioWorkletProcessor {
   /** Forget the queue, and tell how far each item in it was played. */
   flush(number) {
     const cut = this.items.map(({ item, played }) => ({ item, played }));
-    this.port.postMessage({ flushed: number, cut });
+    this.tell({ flushed: number, cut });
     this.items = [];
     this.fading = null;
   }
@@ -116,7 +121,7 @@ class Playback extends AudioWorkletProcessor {
     this.since += count;
     if (this.since < REPORT) return;
     const one = this.items[0];
-    if (one?.begun) this.port.postMessage({ at: one.item, played: one.played, loudness: Math.sqrt(this.power / this.since) });
+    if (one?.begun) this.tell({ at: one.item, played: one.played, loudness: Math.sqrt(this.power / this.since) });
     [this.since, this.power] = [0, 0];
   }
 }

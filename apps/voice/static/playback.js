@@ -1,20 +1,22 @@
 /** The loudspeaker: items of sound at 24 kHz in a queue whose position is known to the sample, and which can be cut. */
 
 import { RATE } from "./pcm.js";
+import { Sync } from "./timing.js";
 
 const WORKLET = new URL("./playback-worklet.js", import.meta.url);
 const FLUSH_MS = 500; // an audio thread that does not answer for so long is taken to be silent
 const MOST_WAITING = 300 * RATE; // samples; a server that sends faster than it is heard is not followed further
 
 /**
- * `hooks.begun(item)`: its first sample is being played. `hooks.at(item, played, loudness)`: so many samples were.
- * `hooks.starved(item)`: it has run dry. `hooks.ended(item)`: it was played to its end.
+ * `hooks.begun(item, at)`: its first sample is played. `hooks.played(item, count, loudness, at)`: so many samples were.
+ * `hooks.ended(item)`: it was played to its end. `at` is when that was, of the page's clock.
  */
 export class Playback {
   #context = null;
   #node = null;
   #opening = null;
   #hooks;
+  #sync = new Sync();
   #flushes = new Map(); // number → what takes its answer
   #count = 0;
   #items = new Map(); // item → { added, played }, in samples
@@ -60,38 +62,41 @@ export class Playback {
     if (this.#items.has(item)) this.#node.port.postMessage({ end: item });
   }
 
-  /** Be silent at once. Resolves to the items that were not heard to their end: [{ item, played (samples) }, …]. */
+  /**
+   * Be silent at once. Resolves to when it was, and the items that were not heard to their end: { at, cut: [{ item,
+   * played (samples) }, …] }.
+   */
   flush() {
-    if (!this.#items.size) return Promise.resolve([]);
+    if (!this.#items.size) return Promise.resolve({ at: performance.now(), cut: [] });
     this.#items.clear();
     const number = (this.#count += 1);
     this.#node.port.postMessage({ flush: number });
     return new Promise((done) => {
-      const timer = setTimeout(() => this.#flushed(number, []), FLUSH_MS);
-      this.#flushes.set(number, (cut) => {
+      const timer = setTimeout(() => this.#flushed(number, performance.now(), []), FLUSH_MS);
+      this.#flushes.set(number, (answer) => {
         clearTimeout(timer);
-        done(cut);
+        done(answer);
       });
     });
   }
 
-  #flushed(number, cut) {
-    this.#flushes.get(number)?.(cut);
+  #flushed(number, at, cut) {
+    this.#flushes.get(number)?.({ at, cut });
     this.#flushes.delete(number);
   }
 
   #hear(data) {
-    if (data.flushed !== undefined) this.#flushed(data.flushed, data.cut);
-    else if (data.begun !== undefined) this.#hooks.begun(data.begun);
-    else if (data.at !== undefined) this.#onAt(data);
-    else if (data.starved !== undefined) this.#hooks.starved(data.starved);
-    else this.#onEnded(data.ended);
+    const at = this.#sync.at(1000 * data.time);
+    if (data.flushed !== undefined) this.#flushed(data.flushed, at, data.cut);
+    else if (data.begun !== undefined) this.#hooks.begun(data.begun, at);
+    else if (data.at !== undefined) this.#onPlayed(data, at);
+    else if (data.ended !== undefined) this.#onEnded(data.ended);
   }
 
-  #onAt({ at: item, played, loudness }) {
+  #onPlayed({ at: item, played, loudness }, at) {
     const known = this.#items.get(item);
     if (known) known.played = played;
-    this.#hooks.at(item, played, loudness);
+    this.#hooks.played(item, played, loudness, at);
   }
 
   #onEnded(item) {

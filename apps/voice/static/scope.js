@@ -6,57 +6,49 @@
 import { perceived } from "./pcm.js";
 
 const SPAN_MS = 8000;
-const STEP_MS = 40;
+const STEP_MS = 50;
 const COUNT = SPAN_MS / STEP_MS;
 
 export class Scope {
   #canvas;
   #calm;
-  #heard = new Float32Array(COUNT); // a ring: the loudest of each 40 ms
+  #heard = new Float32Array(COUNT); // a ring: the loudest of each step
   #played = new Float32Array(COUNT);
   #marks = new Uint8Array(COUNT); // 1: a turn begins, 2: it ends
   #slot = 0;
-  #running = false;
+  #timer = 0;
 
   constructor(canvas, calm) {
     [this.#canvas, this.#calm] = [canvas, calm];
     new ResizeObserver(() => this.#draw()).observe(canvas);
   }
 
-  heard(rms) {
-    this.#put(this.#heard, perceived(rms));
+  heard(rms, at) {
+    this.#put(this.#heard, perceived(rms), at);
   }
 
-  played(rms) {
-    this.#put(this.#played, perceived(rms));
+  played(rms, at) {
+    this.#put(this.#played, perceived(rms), at);
   }
 
   /** A turn begins, or ends. */
-  mark(begins) {
-    this.#advance();
-    this.#marks[this.#slot % COUNT] = begins ? 1 : 2;
+  mark(begins, at = performance.now()) {
+    this.#put(this.#marks, begins ? 1 : 2, at);
   }
 
   start() {
-    if (this.#running) return;
-    this.#running = true;
-    const turn = () => {
-      if (!this.#running) return;
-      this.#draw();
-      requestAnimationFrame(turn);
-    };
-    requestAnimationFrame(turn);
+    this.#timer ||= setInterval(() => document.hidden || this.#draw(), STEP_MS);
   }
 
   stop() {
-    this.#running = false;
-    this.#draw();
+    clearInterval(this.#timer);
+    this.#timer = 0;
   }
 
-  #put(ring, value) {
+  #put(ring, value, at) {
     this.#advance();
-    const at = this.#slot % COUNT;
-    ring[at] = Math.max(ring[at], value);
+    const slot = Math.min(this.#slot, Math.floor(at / STEP_MS));
+    if (slot > this.#slot - COUNT) ring[slot % COUNT] = Math.max(ring[slot % COUNT], value);
   }
 
   /** Go on to the slot of now; those in between are empty. */

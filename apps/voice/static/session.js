@@ -1,10 +1,11 @@
 /**
  * A voice session: what is asked of the server, and what is done when it speaks. Puts sound on the line, answers into
  * the loudspeaker, and takes both back when somebody cuts in. Knows nothing of the page, which is told with
- * `hooks.state(state, detail)`, `.changed()`, `.notice(text)`, `.deaf(text)`, `.flow(flow, seconds)`, `.turn(begins)`,
- * `.silenced(ms)` and `.loudness(rms)` of what is being played.
+ * `hooks.state(state, detail)`, `.changed()`, `.notice(text)`, `.deaf(text)`, `.flow(flow, seconds)`, `.turn(begins, at)`,
+ * `.silenced(ms)` and `.loudness(rms, at)` of what is being played.
  */
 
+import { DEFAULTS, PADDING_MS, configuration, item as toItem, pause } from "./config.js";
 import { Conversation } from "./conversation.js";
 import { Link } from "./link.js";
 import { RATE, fromBase64, fromPCM16 } from "./pcm.js";
@@ -18,23 +19,10 @@ const SHORTEST = 0.2 * RATE; // samples of a turn that is worth sending
 const ANSWER_MS = 20_000; // something was asked → any event
 const TOLD = 30; // entries that a new server session is told
 const QUEUED = 5; // lines that wait for the connection, or for the end of an answer
-const PADDING_MS = 300;
 const QUIET = new Set(["response_cancel_not_active", "session_expired"]); // errors that nobody need know of
 
-/** How turns end; null where a button says so. */
-function detection({ mode, ends }) {
-  const both = { create_response: true, interrupt_response: true };
-  if (mode === "push") return null;
-  if (ends === "meaning") return { type: "semantic_vad", eagerness: "auto", ...both };
-  return { type: "server_vad", threshold: 0.5, prefix_padding_ms: PADDING_MS, silence_duration_ms: Number(ends), ...both };
-}
-
-function toItem({ id, role, text }) {
-  return { id, type: "message", role, content: [{ type: role === "user" ? "input_text" : "output_text", text }] };
-}
-
 export class Session {
-  options = { mode: "free", ends: "500", reply: "audio" };
+  options = { ...DEFAULTS };
   #link;
   #uplink;
   #clock = new Clock();
@@ -50,9 +38,8 @@ export class Session {
     [this.#measures, this.#hooks] = [measures, hooks];
     this.conversation = new Conversation(hooks.changed);
     this.playback = new Playback({
-      begun: (item) => this.#onPlaying(item),
-      at: (item, played, loudness) => this.#onPlayed(item, played, loudness),
-      starved: () => {},
+      begun: (item, at) => this.#onPlaying(item, at),
+      played: (item, count, loudness, at) => this.#onPlayed(item, count, loudness, at),
       ended: (item) => this.#onPlayedOut(item),
     });
     this.#link = new Link(url, key, {
@@ -147,15 +134,15 @@ export class Session {
     return false;
   }
 
-  /** Stop playing, and tell the server how far each answer was heard. Returns whether anything was to be heard. */
+  /** Stop playing, and tell the server how far each answer was heard. Returns when something fell silent, or null. */
   async #silence() {
     const silenced = this.conversation.silence();
-    const cut = new Map((await this.playback.flush()).map(({ item, played }) => [item, played]));
+    const { at, cut } = await this.playback.flush();
     for (const entry of silenced) {
-      if (cut.has(entry.id)) entry.played = cut.get(entry.id);
+      entry.played = cut.find(({ item }) => item === entry.id)?.played ?? entry.played;
       if (this.conversation.cut(entry)) this.#truncate(entry);
     }
-    return [...cut.values()].some((played) => played > 0);
+    return cut.some(({ played }) => played > 0) ? at : null;
   }
 
   #truncate({ id, played }) {
@@ -165,8 +152,7 @@ export class Session {
   // -- asking
 
   #configure() {
-    const input = { transcription: { model: "default" }, turn_detection: detection(this.options) };
-    this.#requests.send("session.update", { session: { type: "realtime", output_modalities: [this.options.reply], audio: { input } } });
+    this.#requests.send("session.update", { session: configuration(this.options) });
   }
 
   /** Ask for what waits longest, once the line is free. */
@@ -252,15 +238,16 @@ export class Session {
   /** Somebody cuts in: from the first sample of that speech until the loudspeaker is silent. */
   async #onSpeech({ audio_start_ms: start }) {
     this.#uplink.answered();
-    this.#hooks.turn(true);
     const from = this.#clock.when(start + PADDING_MS) ?? performance.now();
-    if (await this.#silence()) this.#hooks.silenced(performance.now() - from);
+    this.#hooks.turn(true, from);
+    const silent = await this.#silence();
+    if (silent !== null) this.#hooks.silenced(Math.max(0, silent - from));
   }
 
   #onSpeechEnd({ item_id: item, audio_end_ms: end }) {
-    this.#hooks.turn(false);
-    const pause = this.options.ends === "meaning" ? 0 : Number(this.options.ends);
-    this.#measures.ended({ item, end: this.#clock.when(end) ?? performance.now(), pause });
+    const at = this.#clock.when(end) ?? performance.now();
+    this.#hooks.turn(false, at);
+    this.#measures.ended({ item, end: at, pause: pause(this.options) });
   }
 
   #onBegun(response) {
@@ -290,17 +277,17 @@ export class Session {
 
   // -- the loudspeaker
 
-  #onPlaying(item) {
+  #onPlaying(item, at) {
     const entry = this.conversation.find(item);
     if (!entry) return;
     this.conversation.set(entry, { speaking: true });
-    this.#measures.step("sound", { response: entry.response });
+    this.#measures.step("sound", { response: entry.response }, at);
   }
 
-  #onPlayed(item, played, loudness) {
+  #onPlayed(item, played, loudness, at) {
     const entry = this.conversation.find(item);
-    this.#hooks.loudness(loudness);
-    if (entry && !entry.silenced) this.conversation.set(entry, { played });
+    this.#hooks.loudness(loudness, at);
+    if (entry) this.conversation.played(entry, played);
   }
 
   #onPlayedOut(item) {

@@ -5,7 +5,28 @@
 
 import { RATE } from "./pcm.js";
 
+const DRIFT = 0.001;
+const STOPPED_MS = 2000; // news so late are those of a clock that had stopped meanwhile
 const KEPT = 3000; // frames of 20 ms whose time is known: a minute
+
+/**
+ * The audio thread's clock against the page's: its news come sooner or later, and the soonest tell how the two stand.
+ * The clocks may drift apart.
+ */
+export class Sync {
+  #offset = Infinity;
+  #last = 0;
+
+  /** When that was what happened at `theirs` (ms) and is told `now`. */
+  at(theirs, now = performance.now()) {
+    const offset = now - theirs;
+    const stopped = offset - this.#offset > STOPPED_MS;
+    const drifted = this.#offset + DRIFT * (theirs - this.#last);
+    this.#offset = stopped ? offset : Math.min(drifted, offset);
+    this.#last = theirs;
+    return theirs + this.#offset;
+  }
+}
 
 /** When which sample of the session was heard by the microphone. */
 export class Clock {
@@ -89,12 +110,12 @@ export class Measures {
     if (this.exchange && !this.exchange.response) this.exchange.response = response;
   }
 
-  /** A step of the exchange of an `item` or a `response` has come; its first time counts. */
-  step(name, { item, response }) {
+  /** A step of the exchange of an `item` or a `response` has come `at`; its first time counts. */
+  step(name, { item, response }, at = performance.now()) {
     const { exchange } = this;
     const ours = exchange && (response ? exchange.response === response : exchange.item === item);
     if (!ours || exchange[name] !== null) return;
-    exchange[name] = performance.now();
+    exchange[name] = at;
     this.#changed(exchange);
   }
 }
