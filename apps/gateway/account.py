@@ -105,7 +105,7 @@ class Account:
                 self.conversation,
                 tuple(item.view for item in self._talk.told),
                 self._turns.running(time.monotonic()),
-                self._turns.over,
+                tuple(self._turns.over),
                 tuple(self.seen.items()),
                 tuple(self.lines),
                 tuple(self._turns.tracks.items()),

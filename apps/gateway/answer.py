@@ -5,6 +5,8 @@ Text that was already seen is cut; text that is missing is told; there is exactl
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from apps.gateway import events
@@ -13,7 +15,7 @@ from apps.gateway.items import Item
 from apps.gateway.items import answer as answer_item
 from apps.gateway.speaking import Track
 from apps.gateway.voices import encoding
-from pipeline.messages import Delta, Finished, Likelihood, Problem
+from pipeline.messages import Delta, Finished, Likelihood, Problem, Told
 from pipeline.voice import RATE, Spoken
 
 GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
@@ -90,6 +92,13 @@ class Answer:
             answer.cancel_reason = TURN_DETECTED
         return answer
 
+    @classmethod
+    def told_to_begin(cls, told: Told) -> Answer:
+        """The response that a gateway has acknowledged."""
+        now = time.monotonic()
+        ends_in = (told.ends_at or time.time()) - time.time()
+        return cls(told.events[0]["response"], asked_at=now, ends_by=now + ends_in)
+
     def running(self, now: float) -> Running:
         """How far it has come."""
         return Running(
@@ -118,6 +127,10 @@ class Answer:
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._texts)
+
+    def interrupt(self, now: float) -> None:
+        """The user speaks: nothing more is told of it."""
+        self.interrupted, self.cancel_reason, self.cut_at = True, TURN_DETECTED, now
 
     @property
     def spoken(self) -> bool:

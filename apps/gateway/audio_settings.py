@@ -48,6 +48,3 @@ class AudioSettings:
 
     speech_patience_s: Seconds = 20.0
     """Seconds that the next piece of a spoken answer may take once its text is there; then the answer has failed."""
-
-    max_spoken_s: Seconds = 600.0
-    """Seconds that an answer may be spoken for: so much later than of a text is the deadline of its turn."""

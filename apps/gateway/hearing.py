@@ -245,7 +245,9 @@ class Ears:
         if turn.ended:
             self.ended_at[turn.item] = self.last_ended_at = time.monotonic()
         while len(self._turns) > MOST_TURNS:
-            self._end(next(iter(self._turns)))
+            self._end(oldest := next(iter(self._turns)))
+            if (item := self._talk.told.get(oldest)) is not None:
+                self._talk.finish(transcribed(item, ""))
 
     def _end(self, item: str) -> None:
         self._turns.pop(item, None)

@@ -68,8 +68,10 @@ class GatewayMetrics:
             max(0.0, now - (answer.asked_at if answer.heard_at is None else answer.heard_at))
         )
 
-    def ended(self, answer: Answer, now: float) -> None:
+    def ended(self, answer: Answer, status: str, now: float) -> None:
         """`answer` is over."""
+        self.active.dec()
+        self.turns.labels(status).inc()
         self.turn_seconds.observe(max(0.0, now - answer.asked_at))
         if answer.cut_at is not None:
             self.voice.silenced.observe(max(0.0, now - answer.cut_at))

@@ -15,7 +15,7 @@ from apps.gateway.config import SessionConfig
 from apps.gateway.context import check_metadata, context
 from apps.gateway.conversation import Talk
 from apps.gateway.hearing import WANTED
-from apps.gateway.items import new_id
+from apps.gateway.items import new_id, untranscribed
 from apps.gateway.protocols.realtime import error_event
 from apps.gateway.refusal import LIMITED, Refusal, shutting_down
 from apps.gateway.saying import Saying
@@ -55,7 +55,7 @@ class Responding:
             raise Refusal("invalid_value", "this session only transcribes: it makes no responses", param="type")
         options = command.response or c.ResponseOptions()
         current = self._turns.current
-        if options.conversation == "none" or not (self._account.ears.pending or (current and current.cancelled)):
+        if options.conversation == "none" or not (self._unheard or (current and current.cancelled)):
             self.begin(options)
             return
         waiting = self._account.ears.wanted
@@ -65,11 +65,16 @@ class Responding:
         self._config.sampling(options)
         self._say.tell(wanted=msgspec.to_builtins(command))
 
+    @property
+    def _unheard(self) -> bool:
+        """Whether something was said, or is on its way into the log, of which it is not known what it is."""
+        return any(untranscribed(item) for item in self._talk.draft)
+
     def go_on(self) -> None:
         """Begin the response that waited, if nothing has to come first any more."""
         ears = self._account.ears
         wanted = ears.wanted
-        if wanted is None or wanted is self._serving or self._turns.current is not None or ears.pending:
+        if wanted is None or wanted is self._serving or self._turns.current is not None or self._unheard:
             return
         spoken = wanted == WANTED
         if spoken and ears.speaking and ears.interrupts:

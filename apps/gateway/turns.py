@@ -34,7 +34,8 @@ UNTAKEN = Problem("log_unavailable", "the log could not be reached, so nobody an
 class Turns:
     """The responses of session `session`. Times are in seconds of one clock.
 
-    It begins as one that reads what others have written; from `go_live` on it also says what is to be said.
+    It begins as one that reads what others have written; from `go_live` on it also says what is to be said. `over` are
+    turns that ended lately, `tracks` what was spoken of late, and `quiet_from` is when the last of it was heard.
     """
 
     def __init__(self, session: str, terms: Terms, talk: Talk, say: Saying) -> None:
@@ -44,7 +45,7 @@ class Turns:
         self._metrics: GatewayMetrics | None = None
         self._answers: dict[str, Answer] = {}
         self._held = Held()
-        self._over: deque[str] = deque(maxlen=MOST_OVER)
+        self.over: deque[str] = deque(maxlen=MOST_OVER)
         self._ending: dict[str, float] = {}
         self.tracks = Tracks()
         self.quiet_from: float | None = None
@@ -80,11 +81,6 @@ class Turns:
         """Whether something was read that cannot be told yet."""
         return bool(self._held)
 
-    @property
-    def over(self) -> tuple[str, ...]:
-        """Turns that ended lately."""
-        return tuple(self._over)
-
     def running(self, now: float) -> tuple[Running, ...]:
         """The responses that were told to begin."""
         return tuple(answer.running(now) for answer in self if answer.told)
@@ -92,7 +88,7 @@ class Turns:
     def restore(self, running: tuple[Running, ...], over: tuple[str, ...], now: float) -> None:
         """Go on from a snapshot."""
         self._answers = {one.view["id"]: Answer.restored(one, now) for one in running}
-        self._over.extend(over)
+        self.over.extend(over)
 
     def go_live(self, metrics: GatewayMetrics) -> None:
         """Say from now on what is to be said."""
@@ -106,17 +102,12 @@ class Turns:
     # -- begin and cancel
 
     def start(self, answer: Answer, turn: Turn, acknowledgement: Told, trace: str) -> None:
-        """Hand a turn to the stages, and acknowledge it.
-
-        In this order: what is acknowledged will be answered, also if this process ends between the two.
-        """
+        """Hand a turn to the stages, then acknowledge it: what is acknowledged will be answered in any case."""
         assert self._metrics is not None
         self._answers[answer.id] = answer
         self._metrics.active.inc()
-        ends_at = time.time() + self._settings.turn_timeout_s
-        if answer.track is not None:
-            ends_at += self._settings.audio.max_spoken_s
-        self._say.ask(turn, aside=not answer.in_conversation, ends_at=ends_at, trace=trace)
+        until = time.time() + self._settings.turn_timeout_s
+        self._say.ask(turn, aside=not answer.in_conversation, ends_at=until, trace=trace)
         self._say.log(acknowledgement)
 
     def cancel(self, answer: Answer, now: float, reason: str = "client_cancelled") -> None:
@@ -139,10 +130,11 @@ class Turns:
         if answer is None or answer.interrupted:
             return []
         if self._metrics is not None:
+            self._metrics.voice.interruptions.inc()
             self.cancel(answer, now, TURN_DETECTED)
         if not answer.told:  # others cannot know of it
             return []
-        answer.interrupted, answer.cancel_reason, answer.cut_at = True, TURN_DETECTED, now
+        answer.interrupt(now)
         return self._finish(answer, answer.finished) if answer.finished else []
 
     def drop(self, now: float) -> None:
@@ -184,14 +176,11 @@ class Turns:
 
     def told(self, message: Told) -> list[Event]:
         """The events that the acknowledgement of a turn makes, and what came before it."""
-        now = time.monotonic()
         if (answer := self._answers.get(message.turn)) is None:
             if self._metrics is not None:  # given up before its acknowledgement was in the log
                 self._metrics.skipped.labels("turn is over").inc()
                 return []
-            ends_in = (message.ends_at or time.time()) - time.time()
-            answer = Answer(message.events[0]["response"], asked_at=now, ends_by=now + ends_in)
-            self._answers[answer.id] = answer
+            answer = self._answers[message.turn] = Answer.told_to_begin(message)
         answer.told, answer.follows = True, self._talk.told.ids
         made = list(message.events)
         for held in self._held.pop(answer.id):
@@ -200,7 +189,7 @@ class Turns:
 
     def _may_come(self, turn: str) -> bool:
         """Whether a turn that is not known may still be acknowledged: one of ours would be known."""
-        if self._metrics is not None or turn in self._over:
+        if self._metrics is not None or turn in self.over:
             return False
         return turn in self._held or not self._held.full
 
@@ -224,8 +213,9 @@ class Turns:
     def _voiced(self, answer: Answer, problem: Problem | None) -> list[Event]:
         """No more of the answer will be spoken."""
         if problem is not None:
-            failed = Finished(self._session, answer.id, status="failed", problem=problem)
-            return self._finish(answer, failed)
+            if answer.finished is None and self._metrics is not None:
+                self._say.give_up(answer.id, "failed")
+            return self._finish(answer, Finished(self._session, answer.id, status="failed", problem=problem))
         return self._finish(answer, answer.finished) if answer.finished else []
 
     def _finish(self, answer: Answer, finished: Finished) -> list[Event]:
@@ -302,8 +292,6 @@ class Turns:
         self.quiet_from = answer.quiet_from(time.monotonic())
         self._held.pop(answer.id)
         self._ending.pop(answer.id, None)
-        self._over.append(answer.id)
+        self.over.append(answer.id)
         if self._metrics is not None:
-            self._metrics.active.dec()
-            self._metrics.turns.labels(status).inc()
-            self._metrics.ended(answer, time.monotonic())
+            self._metrics.ended(answer, status, time.monotonic())

@@ -210,16 +210,6 @@ def test_the_voice_stays_once_it_was_heard() -> None:
     assert updated["session"]["audio"]["output"]["speed"] == 1.5
 
 
-def test_the_deadline_of_a_spoken_answer_is_later() -> None:
-    """The stages get as much more time as it may take to say the answer."""
-    desk = VoiceDesk({"max_spoken_s": 500.0}, turn_timeout_s=100.0)
-    desk.ask("hi")
-    spoken = float(desk.headers[-1]["deadline"])
-    desk.ask("hi", conversation="none", output_modalities=["text"])
-
-    assert 499 < spoken - float(desk.headers[-1]["deadline"]) < 501
-
-
 # -- interrupted
 
 
