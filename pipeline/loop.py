@@ -99,6 +99,12 @@ class Loop:
         return self._working.in_hand
 
     @property
+    def listening(self) -> int:
+        """How many of them are open-ended streams, all of which have read what there is."""
+        waiting = any(holding.backlog.count for holding in self._holdings.values())
+        return 0 if self.stage.idle_s is None or waiting else self.in_hand
+
+    @property
     def joined(self) -> bool:
         """Whether the group has given this member its share."""
         return self._joined.is_set()

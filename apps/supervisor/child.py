@@ -149,6 +149,7 @@ class Tether:
             taken=sum(loop.taken for loop in self._loops),
             in_hand=sum(loop.in_hand for loop in self._loops),
             step_s=self._step_s(),
+            listening=sum(loop.listening for loop in self._loops),
         )
 
     def _step_s(self) -> float:

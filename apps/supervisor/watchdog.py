@@ -58,4 +58,4 @@ class Watchdog:
 
 def _should_move(beat: Beat) -> bool:
     """Whether a worker that beats so should be given records."""
-    return beat.phase == "serving" and not beat.note and bool(beat.lag) and beat.in_hand == 0
+    return beat.phase == "serving" and not beat.note and bool(beat.lag) and beat.in_hand == beat.listening

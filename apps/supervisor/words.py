@@ -29,7 +29,8 @@ class Beat(msgspec.Struct, tag="beat", tag_field="type", omit_defaults=True):
 
     `note` says in words what it does, or why it cannot serve just now. `parts` are its partitions (topic-number);
     `lag` the records in them that it was not yet given, None where Kafka does not tell; `taken` counts the records that
-    it was given so far, `in_hand` the turns that it works on; `step_s` is for how long its model has been in one step.
+    it was given so far, `in_hand` the turns that it works on, `listening` of them streams that wait for more; `step_s`
+    is for how long its model has been in one step.
     """
 
     phase: Phase
@@ -39,6 +40,7 @@ class Beat(msgspec.Struct, tag="beat", tag_field="type", omit_defaults=True):
     taken: int = 0
     in_hand: int = 0
     step_s: float = 0.0
+    listening: int = 0
 
 
 class Failed(msgspec.Struct, tag="failed", tag_field="type"):

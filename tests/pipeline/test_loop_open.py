@@ -258,9 +258,11 @@ async def test_what_waits_to_be_read_pauses_its_partition_and_fails_nothing(bus:
         await asyncio.sleep(0.2)
         (holding,) = loop._holdings.values()
         assert holding.backlog.count <= 10
+        assert (loop.in_hand, loop.listening) == (1, 0)
         gate.set()
         assert len(await replies.take(40)) == 40
         await eventually(lambda: committed(bus) == 40)
+        assert (loop.in_hand, loop.listening) == (1, 1)
 
 
 def test_only_a_folding_stage_is_open_ended() -> None:

@@ -124,6 +124,16 @@ def test_standing_still_although_records_wait_is_being_wedged() -> None:
     assert "although 7 records wait and nothing is in hand" in dog.verdict(61.5)
 
 
+def test_a_stream_that_waits_for_more_is_no_reason_to_stand_still() -> None:
+    """An open stream may be in hand for hours; where others wait to be taken, it explains nothing."""
+    wedged, busy = Watchdog(PATIENCE, 0.0), Watchdog(PATIENCE, 0.0)
+    for second in range(40):
+        wedged.hear(Beat("serving", lag=7, in_hand=2, listening=2), float(second))
+        busy.hear(Beat("serving", lag=7, in_hand=2, listening=1), float(second))
+    assert "7 records wait" in wedged.verdict(39.5)
+    assert busy.verdict(39.5) == ""
+
+
 def test_time_in_which_nobody_watched_does_not_count() -> None:
     """A supervisor that was asleep itself kills nobody for it."""
     dog = Watchdog(PATIENCE, 0.0)
