@@ -23,7 +23,7 @@ from apps.health import Health
 from apps.parts import NAMES, Parts, loaded, on_disk, served_name
 from apps.progress import progress
 from apps.settings import Settings
-from apps.speech import hearing, load_ears
+from apps.speech import NONE, hearing, load_ears
 from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
 from pipeline.memory import MemoryBus
@@ -57,7 +57,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         AddressInUse: another program listens there.
         ModelLoadError: the model cannot be loaded.
     """
-    settings = replace(settings, gateway=replace(settings.gateway, secret=NO_SECRET))
+    audio = replace(settings.gateway.audio, hears=settings.asr.model != NONE)
+    settings = replace(settings, gateway=replace(settings.gateway, secret=NO_SECRET, audio=audio))
     health = Health("loading the model")
     model = served_name(settings.model)
     async with MemoryBus() as bus, listening(bus, settings, health, model) as gateway:
