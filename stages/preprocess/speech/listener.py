@@ -231,8 +231,12 @@ class Listener:
             piece.go_on()
             piece.ask_to_close(self._asking)
             self._cutting = True
-        elif silence < QUIET and turn.item and self._how.partials and piece.end - piece.asked >= self._step:
+        elif silence < QUIET and self._wants_words(turn, piece):
             piece.ask(self._asking)
+
+    def _wants_words(self, turn: Turn, piece: Piece) -> bool:
+        """Whether it is time to tell what was said so far."""
+        return bool(turn.item) and self._how.partials and piece.worded and piece.end - piece.asked >= self._step
 
     def _asking(self, frames: Sequence[Samples], needed: bool) -> Answer:
         return self._ask(frames, needed, self._how, self._named.language)

@@ -66,6 +66,11 @@ class Piece:
         """Whether it is not yet known what it would be closed with, although that was asked."""
         return self._closing is not None and not self._closing.done()
 
+    @property
+    def worded(self) -> bool:
+        """Whether there is enough speech in it for a word."""
+        return self.voiced >= LEAST_VOICED
+
     def add(self, frame: Samples, *, voiced: bool) -> None:
         """The next 32 ms."""
         self._frames.append(frame)
@@ -78,7 +83,7 @@ class Piece:
 
     def ask_to_close(self, ask: Ask) -> None:
         """Ask what is said, as if it ended here."""
-        if self.voiced >= LEAST_VOICED:
+        if self.worded:
             self._closing = ask(self._frames, True)
         else:
             self._closing = asyncio.get_running_loop().create_future()

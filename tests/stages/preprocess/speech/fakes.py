@@ -74,13 +74,17 @@ class PowerVad:
 
 
 class ToneRecogniser:
-    """Hears words in tones; `tasks` is what it was given. While `going` is not set it takes its time."""
+    """Hears words in tones. `tasks` is what it was given, `batches` how many at once and how long they were together.
+
+    While `going` is not set it takes its time.
+    """
 
     name = "tones"
 
     def __init__(self, window_s: float = 8.0) -> None:
         self.window_s = window_s
         self.tasks: list[Task] = []
+        self.batches: list[tuple[int, int]] = []
         self.going = threading.Event()
         self.going.set()
         self.fails: Exception | None = None
@@ -93,6 +97,7 @@ class ToneRecogniser:
         """See `Recogniser`."""
         assert self.going.wait(10)
         self.tasks += tasks
+        self.batches.append((len(tasks), sum(task.samples for task in tasks)))
         if self.fails is not None:
             raise self.fails
         return [Transcription(tuple(heard(np.concatenate(task.frames))), "en") for task in tasks]

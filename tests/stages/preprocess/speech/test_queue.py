@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from stages.preprocess.speech.queue import FairQueue, Waiting
+from stages.preprocess.speech.recogniser import Task
+
+
+def _waiting(session: str, *, final: bool = True, tenant: str = "t", language: str = "") -> Waiting:
+    task = Task((np.zeros(512, np.float32),), final, session, tenant, language)
+    return Waiting(task, asyncio.get_running_loop().create_future(), 0.0)
+
+
+def _filled(*waiting: Waiting) -> FairQueue:
+    queue = FairQueue()
+    for one in waiting:
+        queue.add(one)
+    return queue
+
+
+def _same(_: Task) -> object:
+    return None
+
+
+async def test_final_pieces_go_first() -> None:
+    """And never in a batch with others, which they would wait for."""
+    partial, final = _waiting("a", final=False), _waiting("b")
+    queue = _filled(partial, final)
+    assert queue.take(8, _same) == [final]
+    assert queue.take(8, _same) == [partial]
+    assert queue.take(8, _same) == []
+
+
+async def test_a_session_that_floods_waits_for_itself() -> None:
+    """Sessions of a tenant go in turn, and so do tenants, whatever they bring."""
+    flood = [_waiting("flood") for _ in range(6)]
+    others = [_waiting("quiet"), _waiting("other tenant's", tenant="u")]
+    queue = _filled(*flood, *others)
+    order = [queue.take(1, _same)[0] for _ in range(5)]
+    assert order == [flood[0], others[1], others[0], flood[1], flood[2]]
+
+
+async def test_a_newer_partial_takes_the_older_ones_place() -> None:
+    """Of each session the newest waits; the older one is called off, and counted."""
+    old, other, new = _waiting("a", final=False), _waiting("b", final=False), _waiting("a", final=False)
+    queue = _filled(old, other, new)
+    assert old.answer.cancelled()
+    assert queue.replaced == 1
+    assert queue.count(final=False) == 2
+    assert queue.take(8, _same) == [new, other]
+
+
+async def test_final_pieces_of_a_session_stay_in_order_and_all_stay() -> None:
+    """What ends a turn is never replaced."""
+    finals = [_waiting("a") for _ in range(3)]
+    queue = _filled(*finals)
+    assert queue.count(final=True) == 3
+    assert queue.take(8, _same) == finals
+
+
+async def test_what_nobody_wants_is_dropped() -> None:
+    """A cancelled piece is not counted, and not recognised."""
+    gone, wanted = _waiting("a"), _waiting("b")
+    queue = _filled(gone, wanted)
+    gone.answer.cancel()
+    assert queue.count(final=True) == 1
+    assert queue.take(8, _same) == [wanted]
+
+
+async def test_only_one_kind_shares_a_batch() -> None:
+    """The first one's; the others keep their place for the next batch."""
+    some = [_waiting("a", language="en"), _waiting("b", language="de"), _waiting("c", language="en")]
+    queue = _filled(*some)
+    assert queue.take(8, lambda task: task.language) == [some[0], some[2]]
+    assert queue.take(8, lambda task: task.language) == [some[1]]
