@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from apps.gateway.items import answer
 from apps.gateway.refusal import INVALID, LIMITED, SERVER
 from pipeline.messages import Finished, Likelihood, Problem, Usage
+from pipeline.voice import RATE, Transcribed, Word
 
 Event = dict[str, Any]
 
@@ -202,10 +203,17 @@ def transcription(kind: str, item_id: str, part: int, **fields: Any) -> Event:
     return {"type": kind, "item_id": item_id, "content_index": part, **fields}
 
 
-def transcript(item_id: str, part: int, text: str, seconds: float) -> Event:
-    """All that was said in an item, and how long that was."""
-    usage = {"type": "duration", "seconds": seconds}
-    return transcription("completed", item_id, part, transcript=text, usage=usage)
+def transcript(item_id: str, part: int, message: Transcribed) -> Event:
+    """All that was said in an item and how long that was; beyond the protocol, when each word, and in which language."""
+    usage = {"type": "duration", "seconds": round(message.samples / RATE, 3)}
+    words = [_word(word) for word in message.words]
+    more = {"words": words} | ({"language": message.language} if message.language else {})
+    return transcription("completed", item_id, part, transcript=message.text, usage=usage, **more)
+
+
+def _word(word: Word) -> Event:
+    """As in OpenAI's `verbose_json`: seconds, here from the session's first sample."""
+    return {"word": word.text, "start": round(word.start / RATE, 3), "end": round(word.end / RATE, 3)}
 
 
 def untranscribed(item_id: str, part: int, problem: Problem) -> Event:

@@ -21,7 +21,7 @@ from apps.gateway.microphone import aside
 from apps.gateway.speaking import MS
 from apps.gateway.voices import transcribes
 from pipeline.messages import Finished, Message, Problem, Told
-from pipeline.voice import RATE, SpeechStarted, SpeechStopped, Transcribed, Transcript
+from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript
 
 MOST_TURNS = 64
 """Turns whose transcript is awaited; of more, the oldest are forgotten."""
@@ -228,7 +228,7 @@ class Ears:
         part = self._part(turn.item)
         if message.problem is not None:
             return [events.untranscribed(turn.item, part, message.problem)]
-        return [events.transcript(turn.item, part, message.text, round(message.samples / RATE, 3))]
+        return [events.transcript(turn.item, part, message)]
 
     def _broken(self, finished: Finished) -> list[Event]:
         """The stage has given a stream up: what was said in it stays unknown."""
