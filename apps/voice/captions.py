@@ -97,7 +97,8 @@ def _time(ms: int, point: str) -> str:
 
 def as_json(transcript: Transcript) -> str:
     """The transcript for programs: text, language, duration in seconds, segments, and in each its words."""
-    segments = [_segment(number, one) for number, one in enumerate(one for one in transcript if one.final)]
+    told = [one for one in transcript if one.final and (one.text.strip() or one.problem)]
+    segments = [_segment(number, one) for number, one in enumerate(told)]
     document = {
         "task": "transcribe",
         "language": transcript.language or None,
