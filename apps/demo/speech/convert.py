@@ -1,0 +1,52 @@
+"""Turn the trained model into what the stock faster-whisper loads: CTranslate2 in int8, some small files."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from apps.demo.speech import tokenizer
+from apps.demo.speech.features import MELS
+from apps.demo.speech.model import SOURCE_POSITIONS, TARGET_POSITIONS, Whisper
+
+MODEL = Path(__file__).parents[1] / "models" / "asr"
+CHUNK_S = 8
+
+
+def config(model: Whisper) -> dict[str, Any]:
+    """The Hugging Face configuration of `model`."""
+    shape, eot = model.shape, tokenizer.special("endoftext")
+    return {
+        "vocab_size": tokenizer.size(), "num_mel_bins": MELS, "d_model": shape.width,
+        "encoder_layers": shape.encoder, "encoder_attention_heads": shape.heads, "encoder_ffn_dim": shape.inner,
+        "decoder_layers": shape.decoder, "decoder_attention_heads": shape.heads, "decoder_ffn_dim": shape.inner,
+        "max_source_positions": SOURCE_POSITIONS, "max_target_positions": TARGET_POSITIONS,
+        "bos_token_id": eot, "eos_token_id": eot, "pad_token_id": eot,
+        "decoder_start_token_id": tokenizer.special("startoftranscript"),
+    }  # fmt: skip
+
+
+def convert(model: Whisper, folder: Path) -> None:
+    """Write `model` into `folder`; what is there already is replaced."""
+    from ctranslate2.converters import TransformersConverter
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    stock = WhisperForConditionalGeneration(WhisperConfig(**config(model)))
+    weights = {f"model.{name}": weight for name, weight in model.state_dict().items() if "_head." not in name}
+    weights["proj_out.weight"] = weights["model.decoder.embed_tokens.weight"]
+    stock.load_state_dict(weights)
+    eot = tokenizer.special("endoftext")
+    stock.generation_config.suppress_tokens = [eot + at for at in range(1, 8)]
+    stock.generation_config.begin_suppress_tokens = []
+    heads = [[layer, 0] for layer in range(model.shape.decoder)]
+    stock.generation_config.alignment_heads = heads  # type: ignore[attr-defined] # one of Whisper's own
+    with tempfile.TemporaryDirectory() as temporary:
+        stock.save_pretrained(temporary)
+        tokenizer.save(Path(temporary))
+        TransformersConverter(temporary, copy_files=["tokenizer.json"]).convert(
+            str(folder), quantization="int8", force=True
+        )
+    extractor = {
+        "chunk_length": CHUNK_S, "feature_size": MELS, "hop_length": 160, "n_fft": 400, "sampling_rate": 16_000,
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(extractor, indent=2) + "\n")
