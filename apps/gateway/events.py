@@ -204,7 +204,7 @@ def transcription(kind: str, item_id: str, part: int, **fields: Any) -> Event:
 
 
 def transcript(item_id: str, part: int, message: Transcribed) -> Event:
-    """All that was said in an item and how long that was; beyond the protocol, when each word, and in which language."""
+    """All that was said in an item, and for how long; beyond the protocol when each word, and in which language."""
     usage = {"type": "duration", "seconds": round(message.samples / RATE, 3)}
     words = [_word(word) for word in message.words]
     more = {"words": words} | ({"language": message.language} if message.language else {})
