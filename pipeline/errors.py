@@ -14,6 +14,7 @@
     │   └── EngineUnavailable
     ├── MessageTooLarge
     ├── NothingSettled
+    ├── SynthesisFailed
     ├── UndecodableMessage
     ├── TopicMissing
     ├── TopicMismatch
@@ -148,6 +149,10 @@ class NothingSettled(PenstockError):
             "settle more often, or give the stage more (Stage.unsettled)"
         )
         self.stage, self.read, self.limit = stage, read, limit
+
+
+class SynthesisFailed(PenstockError):
+    """Text that could not be spoken. What is said of it may be told to clients."""
 
 
 class UndecodableMessage(PenstockError):

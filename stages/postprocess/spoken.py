@@ -39,17 +39,17 @@ _END = re.compile(r"[.,;:!?)\]}'\"»”’]+$")
 _WORD = re.compile(r"\w+(?:[.,:'’]\w+)*")
 
 
-class Spoken(NamedTuple):
+class Said(NamedTuple):
     """What is said, and from where in the text each of its characters comes."""
 
     text: str
     places: tuple[int, ...]
 
 
-def spoken(text: str) -> Spoken:
+def spoken(text: str) -> Said:
     """What is said of `text`; it is blank if there is nothing to be said."""
     pairs = list(_pairs(text))
-    return Spoken("".join([said for said, _ in pairs]), tuple([place for _, place in pairs]))
+    return Said("".join([said for said, _ in pairs]), tuple([place for _, place in pairs]))
 
 
 def words(text: str) -> int:

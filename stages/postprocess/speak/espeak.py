@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.postprocess.speak.espeak_voices import EspeakError, EspeakVoices
+from pipeline.errors import SynthesisFailed
+from stages.postprocess.speak.espeak_voices import EspeakVoices
 
 SAMPLE_RATE = 22_050
 SYNCHRONOUS = 2
@@ -29,7 +30,6 @@ BUFFER_MS = 60
 PHONEME_EVENTS = 0x0001
 DO_NOT_EXIT = 0x8000
 UTF8 = 0x0001
-END_PAUSE = 0x1000
 SEED = 1
 
 _UNSPEAKABLE = dict.fromkeys((*range(0x20), 0x7F), " ") | dict.fromkeys(range(0xD800, 0xE000), "?")
@@ -54,10 +54,7 @@ class Kind(IntEnum):
 
 
 class Style(NamedTuple):
-    """How to speak: a language with or without `+variant`, 80–450 words a minute, 0–100, 0–100, 10 ms between words.
-
-    With a `pause`, the pause after a sentence is spoken, too, as long as its last punctuation wants it.
-    """
+    """How to speak: a language with or without `+variant`, 80–450 words a minute, 0–100, 0–100, 10 ms between words."""
 
     voice: str = "en-us"
     rate: int = 175
@@ -65,7 +62,6 @@ class Style(NamedTuple):
     range: int = 50
     gap: int = 0
     volume: int = 100
-    pause: bool = False
 
 
 class Mark(NamedTuple):
@@ -144,7 +140,7 @@ class Espeak:
         """Give each piece of `text`'s sound to `take` as it is made; a False from it ends the utterance.
 
         Raises:
-            EspeakError: the voice is not known, or the text could not be spoken.
+            SynthesisFailed: the voice is not known, or the text could not be spoken.
         """
 
         def receive(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
@@ -152,18 +148,17 @@ class Espeak:
             return 0 if take(Piece(pcm, tuple(_marks(events)))) else 1
 
         callback, encoded = _CALLBACK(receive), text.translate(_UNSPEAKABLE).encode() + b"\0"
-        flags = UTF8 | (END_PAUSE if style.pause else 0)
         with self._lock, self._loaded() as library:
             self._choose(library, style)
             library.espeak_SetSynthCallback(callback)
-            if library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 0, 0, flags, None, None):
-                raise EspeakError(f"espeak-ng could not speak {text[:60]!r}")
+            if library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 0, 0, UTF8, None, None):
+                raise SynthesisFailed(f"espeak-ng could not speak {text[:60]!r}")
 
     def say(self, text: str, style: Style | None = None) -> Speech:
         """The whole utterance at once.
 
         Raises:
-            EspeakError: the voice is not known, or the text could not be spoken.
+            SynthesisFailed: the voice is not known, or the text could not be spoken.
         """
         speech, pcm = Speech(), bytearray()
 
@@ -183,7 +178,7 @@ class Espeak:
         try:
             rate = library.espeak_Initialize(SYNCHRONOUS, BUFFER_MS, self._data.encode(), PHONEME_EVENTS | DO_NOT_EXIT)
             if rate != SAMPLE_RATE:
-                raise EspeakError(f"espeak-ng did not start with the data in {self._data}: it returned {rate}")
+                raise SynthesisFailed(f"espeak-ng did not start with the data in {self._data}: it returned {rate}")
             try:
                 library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
                 yield library
@@ -196,7 +191,7 @@ class Espeak:
         """Set the voice and its parameters.
 
         Raises:
-            EspeakError: there is no such voice.
+            SynthesisFailed: there is no such voice.
         """
         voice = self.voices.find(style.voice)
         with open(voice.file, "rb") as file:
@@ -208,7 +203,7 @@ class Espeak:
             else:
                 error = library.espeak_SetVoiceByName((voice.language + voice.suffix).encode())
         if error:
-            raise EspeakError(f"espeak-ng refuses the voice {style.voice!r}")
+            raise SynthesisFailed(f"espeak-ng refuses the voice {style.voice!r}")
         values = (style.rate, style.volume, style.pitch, style.range, style.gap)
         for parameter, value in zip(Parameter, values, strict=True):
             library.espeak_SetParameter(int(parameter), value, 0)

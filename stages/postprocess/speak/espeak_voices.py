@@ -6,11 +6,7 @@ import difflib
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import PenstockError
-
-
-class EspeakError(PenstockError):
-    """espeak-ng refused something; the message says what."""
+from pipeline.errors import SynthesisFailed
 
 
 class EspeakVoice(NamedTuple):
@@ -32,17 +28,17 @@ class EspeakVoices:
         """The voice called `name`: a language code (`en-us`, `de`) or its file (`gmw/en-US`), and maybe `+variant`.
 
         Raises:
-            EspeakError: there is none; the message names what is near.
+            SynthesisFailed: there is none; the message names what is near.
         """
         language, plus, variant = name.partition("+")
         file = self._languages.get(language.lower())
         if file is None:
-            raise EspeakError(f"espeak-ng has no voice {name!r}{_near(language.lower(), self._languages)}")
+            raise SynthesisFailed(f"espeak-ng has no voice {name!r}{_near(language.lower(), self._languages)}")
         if not plus:
             return EspeakVoice(file.name.lower(), file, "")
         known = self._variants.get(variant.lower())
         if known is None:
-            raise EspeakError(f"espeak-ng has no variant {variant!r}{_near(variant.lower(), self._variants)}")
+            raise SynthesisFailed(f"espeak-ng has no variant {variant!r}{_near(variant.lower(), self._variants)}")
         return EspeakVoice(file.name.lower(), file, "+" + known)
 
     def __contains__(self, name: str) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import SynthesisFailed
 from stages.postprocess.speak.espeak import SAMPLE_RATE, Espeak, Kind, Mark, Piece, Speech, Style, espeak
-from stages.postprocess.speak.espeak_voices import EspeakError
 
 TEXT = "Hello there, Mr. Müller: it costs 3.50 dollars."
 
@@ -55,13 +55,12 @@ def test_same_text_has_same_sound(voice: str) -> None:
 
 
 def test_style_is_heard() -> None:
-    """Words a minute, gaps, pauses, pitch and voices change the sound, and none of it stays for the next utterance."""
+    """Words a minute, gaps, pitch and voices change the sound, and none of it stays for the next utterance."""
     usual = espeak().say(TEXT)
 
     assert seconds(espeak().say(TEXT, Style(rate=350))) < 0.7 * seconds(usual)
     assert seconds(espeak().say(TEXT, Style(rate=90))) > 1.5 * seconds(usual)
     assert seconds(espeak().say(TEXT, Style(gap=20))) > 1.2 * seconds(usual)
-    assert seconds(usual) + 0.2 < seconds(espeak().say(TEXT, Style(pause=True))) < seconds(usual) + 0.5
     assert espeak().say(TEXT, Style(pitch=90)).pcm != usual.pcm != espeak().say(TEXT, Style("en-us+f3")).pcm
     assert espeak().say(TEXT) == usual
 
@@ -82,7 +81,7 @@ def test_first_choice_for_a_language() -> None:
 @pytest.mark.parametrize(("voice", "near"), [("en-uss", "en-us"), ("en-us+Linde", "linda"), ("", "no voice")])
 def test_unknown_voices_are_refused(voice: str, near: str) -> None:
     """A voice that is not there is an error that names it and what is near; the library would take another."""
-    with pytest.raises(EspeakError, match=near):
+    with pytest.raises(SynthesisFailed, match=near):
         espeak().say(TEXT, Style(voice))
 
 
@@ -149,7 +148,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
     broken = Espeak()
     broken._data = str(tmp_path)
 
-    with pytest.raises(EspeakError, match="did not start"):
+    with pytest.raises(SynthesisFailed, match="did not start"):
         broken.say(TEXT)
 
 
