@@ -12,6 +12,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NAME = "penstock-unstoppable"
+NAMES = (NAME, "penstock-asr")
+"""What such threads are called, here and in the stages: a recogniser's batch may take seconds, too."""
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -28,4 +30,4 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 def goes_on() -> bool:
     """Whether there is such work: Python would wait for it before it ends, so the program has to leave by itself."""
-    return any(thread.name.startswith(NAME) for thread in threading.enumerate())
+    return any(thread.name.startswith(NAMES) for thread in threading.enumerate())
