@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from apps.gateway import events
-from apps.gateway.answer import Running
+from apps.gateway.answer import SPEECH, Running
 from apps.gateway.commands import Command
 from apps.gateway.conversation import Talk
 from apps.gateway.cursor import Cursor, Stamp
@@ -185,7 +185,7 @@ class Account:
         """The user begins to speak, which ends the answer that is under way."""
         made = self.ears.read(message)
         if made and self.ears.interrupts:
-            made += self._turns.interrupt(time.monotonic())
+            made += self._turns.cut(self._turns.current, SPEECH, time.monotonic())
         return made
 
     def _hear(self, told: Told) -> list[Event]:
@@ -199,6 +199,9 @@ class Account:
         self._talk.hear(told.events)
         self._configure(told.events)
         made = self._turns.told(told) if told.turn else list(told.events)
+        if told.cuts is not None:
+            response, reason = told.cuts
+            made += self._turns.cut(self._turns.get(response), reason, time.monotonic())
         return made + self.ears.told(told)
 
     def _configure(self, told: Iterable[Event]) -> None:

@@ -19,8 +19,8 @@ from pipeline.messages import Delta, Finished, Likelihood, Problem, Told
 from pipeline.voice import RATE, Spoken
 
 GAP = Problem("answer_incomplete", "a piece of the answer was lost on its way")
-TURN_DETECTED = "turn_detected"
-"""Why an answer is cancelled that the user interrupts."""
+CLIENT, SPEECH = "client_cancelled", "turn_detected"
+"""Why an answer is cancelled: its client wants it, or the user speaks."""
 
 
 class Running(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,7 +38,7 @@ class Running(msgspec.Struct, frozen=True, omit_defaults=True):
     likelihoods: tuple[Likelihood, ...] = ()
     track: Track | None = None
     finished: Finished | None = None
-    interrupted: bool = False
+    cut: str = ""
     kept: str | None = None
 
 
@@ -46,8 +46,8 @@ class Answer:
     """The state of one response. `asked_at` and `ends_by` are in seconds of the gateway's clock.
 
     `follows` are the items that the conversation had when it was told to begin, after which the answer comes. One that
-    is spoken has a `track`, and is `finished` before it has been spoken to its end. `interrupted` says that the user
-    spoke, so that no more of it is told; `kept` is what was heard of it by what its client says. `heard_at` is when
+    is spoken has a `track`, and is `finished` before it has been spoken to its end. `cut` is why no more of it is told,
+    if so; `kept` is what was heard of it by what its client says. `heard_at` is when
     that ended which it answers, `cut_at` when it was interrupted, and `sounded_at` when its audio began.
     """
 
@@ -58,12 +58,11 @@ class Answer:
         self.follows: tuple[str, ...] = ()
         self.previous: str | None = None
         self.asked_at, self.ends_by = asked_at, ends_by
-        self.cancel_reason = "client_cancelled"
         self.cancelled = False
         self.told = False
         self.opened = False
         self.broken = False
-        self.interrupted = False
+        self.cut = ""
         self.finished: Finished | None = None
         self.kept: str | None = None
         self.heard_at: float | None = None
@@ -87,9 +86,7 @@ class Answer:
         answer._keep(running.text)
         answer._tokens, answer._likelihoods = running.tokens, running.likelihoods
         answer.track, answer.finished = running.track, running.finished
-        answer.interrupted, answer.kept = running.interrupted, running.kept
-        if answer.interrupted:
-            answer.cancel_reason = TURN_DETECTED
+        answer.cut, answer.kept = running.cut, running.kept
         return answer
 
     @classmethod
@@ -114,7 +111,7 @@ class Answer:
             self._likelihoods,
             self.track,
             self.finished,
-            self.interrupted,
+            self.cut,
             self.kept,
         )
 
@@ -127,10 +124,6 @@ class Answer:
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._texts)
-
-    def interrupt(self, now: float) -> None:
-        """The user speaks: nothing more is told of it."""
-        self.interrupted, self.cancel_reason, self.cut_at = True, TURN_DETECTED, now
 
     @property
     def spoken(self) -> bool:
@@ -187,10 +180,10 @@ class Answer:
         self._length += len(text)
 
     def end(self, finished: Finished) -> Finished:
-        """How the answer ends: as `finished` says, unless it was interrupted, or text is missing."""
+        """How the answer ends: as `finished` says, unless it was cut off, or text is missing."""
         if self.finished is not None:
             finished = msgspec.structs.replace(finished, usage=self.finished.usage)
-        if self.interrupted:
+        if self.cut:
             return msgspec.structs.replace(finished, status="cancelled", problem=None)
         lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self._length
         if lost or self.broken:
@@ -205,4 +198,4 @@ class Answer:
 
     def done(self, finished: Finished, item: Item) -> Event:
         """The response is over."""
-        return events.done(self.view, finished, [item.view] if self.opened else [], self.cancel_reason)
+        return events.done(self.view, finished, [item.view] if self.opened else [], self.cut or CLIENT)

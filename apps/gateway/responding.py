@@ -10,7 +10,7 @@ import msgspec
 from apps.gateway import commands as c
 from apps.gateway import events, voices
 from apps.gateway.account import Account
-from apps.gateway.answer import Answer
+from apps.gateway.answer import CLIENT, Answer
 from apps.gateway.config import SessionConfig
 from apps.gateway.context import check_metadata, context
 from apps.gateway.conversation import Talk
@@ -140,9 +140,8 @@ class Responding:
                 "no active response found" if response_id is None else f"{response_id!r} is not active"
             )
             raise Refusal("response_cancel_not_active", why, param=None if response_id is None else "response_id")
-        self._turns.stop(answer, time.monotonic())
-        if self._say.asked:
-            self._say.tell()  # nothing, but so it is remembered that this was done
+        self._say.tell(cuts=(answer.id, CLIENT))
+        self._turns.cancel(answer, time.monotonic())
 
 
 def _active(current: str) -> Refusal:

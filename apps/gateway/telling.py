@@ -26,7 +26,7 @@ class Telling:
     def grow(self, answer: Answer, piece: Delta) -> list[Event]:
         """Text has come."""
         text = answer.fresh(piece)
-        if not text or answer.interrupted:
+        if not text or answer.cut:
             return []
         if self.metrics is not None and not answer.text:
             self.metrics.first_text(answer, time.monotonic())
@@ -35,7 +35,7 @@ class Telling:
 
     def sound(self, answer: Answer, piece: Spoken) -> list[Event]:
         """Audio has come."""
-        if answer.interrupted or answer.track is None:
+        if answer.cut or answer.track is None:
             return []
         made = answer.sound(piece)
         if not made:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from apps.gateway.answer import GAP, TURN_DETECTED, Answer, Running
+from apps.gateway.answer import CLIENT, GAP, SPEECH, Answer, Running
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
 from apps.gateway.held import Held
@@ -95,8 +95,8 @@ class Turns:
         self._metrics = self._telling.metrics = metrics
         metrics.active.inc(len(self))
         for answer in self:
-            if answer.interrupted:
-                self.cancel(answer, time.monotonic(), TURN_DETECTED)
+            if answer.cut:
+                self.cancel(answer, time.monotonic(), answer.cut)
         self._held.keep(self._answers)
 
     # -- begin and cancel
@@ -110,31 +110,26 @@ class Turns:
         self._say.ask(turn, aside=not answer.in_conversation, ends_at=until, trace=trace)
         self._say.log(acknowledgement)
 
-    def cancel(self, answer: Answer, now: float, reason: str = "client_cancelled") -> None:
+    def cancel(self, answer: Answer, now: float, reason: str = CLIENT) -> None:
         """Ask the stages to give the turn up; they say when they have."""
         if answer.cancelled:
             return
-        answer.cancelled, answer.cancel_reason = True, reason
+        answer.cancelled = True
         answer.ends_by = min(answer.ends_by, now)
         self._say.give_up(answer.id, reason)
 
-    def stop(self, answer: Answer, now: float) -> None:
-        """Cancel for the client, at once where nothing but the rest of the audio is still to come."""
-        self.cancel(answer, now)
-        if answer.finished is not None and answer.id not in self._ending:
-            self._end_for(answer, LATE, now)
-
-    def interrupt(self, now: float) -> list[Event]:
-        """The user speaks: no more is told of the answer in the conversation; returns its end, if that is known."""
-        answer = self.current
-        if answer is None or answer.interrupted:
+    def cut(self, answer: Answer | None, reason: str, now: float) -> list[Event]:
+        """No more is told of `answer`; returns its end, if all is known of that."""
+        if answer is None or answer.cut:
             return []
+        if not answer.told and not answer.cancelled:  # others do not know of it yet
+            self._say.tell(cuts=(answer.id, reason))
         if self._metrics is not None:
-            self._metrics.voice.interruptions.inc()
-            self.cancel(answer, now, TURN_DETECTED)
-        if not answer.told:  # others cannot know of it
+            self._metrics.voice.interruptions.inc(reason == SPEECH)
+            self.cancel(answer, now, reason)
+        if not answer.told:
             return []
-        answer.interrupt(now)
+        answer.cut, answer.cut_at = reason, now
         return self._finish(answer, answer.finished) if answer.finished else []
 
     def drop(self, now: float) -> None:
@@ -220,7 +215,7 @@ class Turns:
 
     def _finish(self, answer: Answer, finished: Finished) -> list[Event]:
         whole = finished.status in ("completed", "incomplete")
-        if whole and not answer.spoken and not answer.interrupted:
+        if whole and not answer.spoken and not answer.cut:
             self._await_voice(answer, finished)
             return []
         if self._metrics is not None and answer.finished is None:
@@ -231,14 +226,12 @@ class Turns:
         return made
 
     def _await_voice(self, answer: Answer, finished: Finished) -> None:
-        """The text of an answer is there, which is spoken yet; one that was cancelled meanwhile is over."""
+        """The text of an answer is there, but it is not spoken to its end yet."""
         if answer.finished is not None:
             return
         answer.finished = finished
         if self._metrics is not None:
             self._ended(finished.problem)
-            if answer.cancelled:
-                self._end_for(answer, LATE, time.monotonic())
         self._wait_on(answer)
 
     def _wait_on(self, answer: Answer) -> None:

@@ -99,6 +99,7 @@ EXAMPLES: list[Message] = [
         ("audio_1", 24_000),
         {"type": "response.create"},
         True,
+        ("resp_1", "client_cancelled"),
     ),
     Claimed("s", "", "owner"),
     Snapshot("s", "", "owner", b"\xc1", 7, (6, 2)),

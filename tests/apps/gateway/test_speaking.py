@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.messages import Problem, Turn, Usage, Voice
+from apps.gateway.account import Position
+from pipeline.messages import Cancel, Problem, Turn, Usage, Voice
+from pipeline.topics import REPLIES
+from pipeline.voice import SpeechStarted
 from tests.apps.gateway.checks import Event
-from tests.apps.gateway.desk import error_of, types
+from tests.apps.gateway.desk import PARTITION, error_of, types
 from tests.apps.gateway.harness import USAGE
 from tests.apps.gateway.voice_desk import VoiceDesk, silence
 
@@ -290,9 +293,15 @@ def test_an_answer_that_nobody_heard_of_yet_is_interrupted() -> None:
     out = desk.session.outgoing()
     turn = out[0].message
     assert isinstance(turn, Turn)
-    desk.started("i1", 0)
+    speech = REPLIES.decode(REPLIES.encode(SpeechStarted("sess_1", desk.stream, "i1", 0)))
+    desk.session.read(Position(PARTITION, desk.offset), speech)
+    later = desk.session.outgoing()
 
-    desk.read(out[1].message)
+    for sent in [*out[1:], *later]:
+        if sent.partition == PARTITION:
+            desk.read(sent.message)
+        elif isinstance(sent.message, Cancel):
+            desk.cancels.append(sent.message)
     response = desk.finish(turn, status="cancelled", reason="cancelled", length=0)[-1]["response"]
 
     assert [cancel.reason for cancel in desk.cancels] == ["turn_detected"]
@@ -316,12 +325,13 @@ def test_a_cancel_ends_what_is_only_spoken_at_once() -> None:
 
 
 def test_a_cancel_that_crosses_the_end_of_the_text() -> None:
-    """The stages had ended the text when the cancel came: the response is cancelled, not spoken on."""
+    """The stages had ended the text when the cancel came: the response is cancelled, and told nothing more of."""
     desk, turn = asked()
     desk.delta(turn, 0, "one two")
     assert desk.send("response.cancel") == []
+    assert desk.delta(turn, 7, " three") + desk.spoken(turn, 0, 100) == []
 
-    told = desk.finish(turn, length=7)
+    told = desk.finish(turn, length=13)
 
     assert told[-1]["response"]["status"] == "cancelled"
     assert told[-1]["response"]["usage"]["output_tokens"] == USAGE.output_tokens
