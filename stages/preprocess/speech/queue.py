@@ -68,9 +68,9 @@ class FairQueue:
                 self.replaced += line.popleft().answer.cancel()
         line.append(waiting)
 
-    def take(self, most: int, kind: Callable[[Task], object]) -> list[Waiting]:
+    def take(self, most: int, kind: Callable[[Task], object], *, partials: bool = True) -> list[Waiting]:
         """At most `most` tasks of one class and one `kind` that go next, and out of the queue."""
-        return self._take(self._finals, most, kind) or self._take(self._partials, most, kind)
+        return self._take(self._finals, most, kind) or (self._take(self._partials, most, kind) if partials else [])
 
     def _take(self, waiting: _Class, most: int, kind: Callable[[Task], object]) -> list[Waiting]:
         taken: list[Waiting] = []

@@ -2,7 +2,8 @@
 
 What is needed goes before what is nice to have. Under load a session's newer piece takes the place of its older one
 that still waits, so that partial transcripts come in longer steps; final ones are refused when too many wait, or when
-one has waited too long, with a time to come back.
+one has waited too long, with a time to come back. Where the processor has too much to do, so that the event loop is
+late, only final ones are recognised for a while: sound has to be heard before anything else.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 
 from pipeline.errors import Overloaded, TurnRejected
@@ -27,6 +29,13 @@ SMOOTHING = 0.2
 """How much the latest batch counts in what a piece is thought to take."""
 
 FIRST_GUESS_S = 0.1
+
+LATE_S = 0.02
+"""Seconds by which the event loop may be late before partial transcripts have to rest."""
+
+REST = 10
+"""How many times as long as it is late they rest, and the longest such rest in seconds."""
+LONGEST_REST_S = 5.0
 
 
 class Transcriber:
@@ -55,6 +64,7 @@ class Transcriber:
         self._queue = FairQueue()
         self._arrived = asyncio.Event()
         self._pace = FIRST_GUESS_S
+        self._rests_until = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-asr")
         self._task: asyncio.Task[None] | None = None
         self.busy_since: float | None = None
@@ -100,11 +110,18 @@ class Transcriber:
 
     async def _run(self) -> None:
         while True:
-            batch = self._in_time(self._queue.take(self._batch, self._recogniser.kind))
+            self._arrived.clear()
+            rest = self._rests_until - time.monotonic()
+            batch = self._in_time(self._queue.take(self._batch, self._recogniser.kind, partials=rest <= 0))
             if batch:
                 await self._recognise(batch)
-            elif not self._queue.count(final=True) and not self._queue.count(final=False):
-                self._arrived.clear()
+            elif not self._queue.count(final=True):
+                await self._more(rest if rest > 0 and self._queue.count(final=False) else None)
+
+    async def _more(self, seconds: float | None) -> None:
+        """Wait for another task, but no longer than so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._arrived.wait()
 
     def _in_time(self, batch: Sequence[Waiting]) -> list[Waiting]:
@@ -124,7 +141,7 @@ class Transcriber:
         loop = asyncio.get_running_loop()
         self.busy_since = began
         try:
-            said = await loop.run_in_executor(self._thread, self._recogniser.recognise, tasks)
+            said, ready = await loop.run_in_executor(self._thread, self._work, tasks)
         except TurnRejected as refusal:
             self._answer(batch, [refusal] * len(tasks))
         except Exception as error:  # whatever a model's library raises, who waits for it hears of it
@@ -132,10 +149,16 @@ class Transcriber:
             self.metrics.failed.inc(len(tasks))
             self._answer(batch, [error] * len(tasks))
         else:
-            self._count(tasks, time.monotonic() - began)
+            self._count(tasks, ready - began)
+            if (late := time.monotonic() - ready) > LATE_S:
+                self._rests_until = time.monotonic() + min(REST * late, LONGEST_REST_S)
             self._answer(batch, said)
         finally:
             self.busy_since = None
+
+    def _work(self, tasks: Sequence[Task]) -> tuple[list[Transcription], float]:
+        """What is said in `tasks`, and when that was known."""
+        return self._recogniser.recognise(tasks), time.monotonic()
 
     def _answer(self, batch: Sequence[Waiting], answers: Sequence[Transcription | Exception]) -> None:
         for waiting, answer in zip(batch, answers, strict=True):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -77,6 +78,20 @@ async def test_a_final_piece_does_not_wait_for_ever(recogniser: ToneRecogniser) 
             await _outcome(late)
         await _outcome(busy)
         assert [task.session for task in recogniser.tasks] == ["busy"]
+
+
+async def test_partials_rest_while_the_event_loop_is_late(recogniser: ToneRecogniser) -> None:
+    """Final pieces do not: where the processor has too much to do, what is nice to have waits first."""
+    async with Transcriber(recogniser) as transcriber:
+        first = await _busy(transcriber, recogniser)
+        recogniser.going.set()
+        time.sleep(0.06)  # noqa: ASYNC251 - the event loop has other things to do
+        await _outcome(first)
+        partial, final = transcriber.ask(_task(final=False)), transcriber.ask(_task())
+        await _outcome(final)
+        await asyncio.sleep(0.1)
+        assert not partial.done()
+        await _outcome(partial)
 
 
 async def test_who_gives_up_costs_nothing(transcriber: Transcriber, recogniser: ToneRecogniser) -> None:
