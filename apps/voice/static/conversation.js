@@ -107,7 +107,8 @@ export class Conversation {
       "conversation.item.input_audio_transcription.delta": () => this.#onWords(this.#turn(id), event.delta),
       "conversation.item.input_audio_transcription.completed": () => this.#onFinal(this.#turn(id), event.transcript),
       "conversation.item.input_audio_transcription.failed": () => this.#onUnknown(this.#turn(id), event.error),
-      "conversation.item.retrieved": () => this.#onRemembered(item),
+      "conversation.item.truncated": () => this.#onRemembered(id, event.transcript),
+      "conversation.item.retrieved": () => this.#onRemembered(item?.id, item?.content?.[0]?.transcript),
       "response.created": () => this.#onCreated(response),
       "response.output_item.added": () => this.#onItem(event.response_id, item),
       "response.output_audio.done": () => this.#onSoundEnd(id),
@@ -255,9 +256,8 @@ export class Conversation {
   }
 
   /** What the server remembers of an answer that was cut. */
-  #onRemembered(item) {
-    const entry = this.find(item?.id);
-    const text = item?.content?.[0]?.transcript;
+  #onRemembered(id, text) {
+    const entry = this.find(id);
     if (entry?.silenced && typeof text === "string" && entry.text.startsWith(text)) entry.kept = text.length;
   }
 }

@@ -20,15 +20,21 @@ export class Gauges {
     const next = exchange.steps.find(({ to }) => to === null);
     const all = exchange.pause + Math.max(...exchange.steps.map(({ to }) => to ?? 0), 1);
     for (const row of rows) this.#fill(row, exchange, next?.step, all);
-    if (exchange.sound !== null && exchange !== this.#last) this.#sounded(exchange);
+    const begun = exchange.to(exchange.written ? "word" : "sound");
+    if (begun !== null && exchange !== this.#last) this.#begun(exchange, begun);
   }
 
-  /** The answer has begun to sound. */
-  #sounded(exchange) {
+  /** The answer has begun to sound, or to be read. */
+  #begun(exchange, after) {
     this.#last = exchange;
-    this.#put("sound", exchange.to("sound"));
+    this.#put("sound", after);
+    this.#find("first").textContent = exchange.written ? "First word" : "First sound";
     this.#find("after").textContent = exchange.typed ? "after your line was sent" : "after your turn was over";
-    this.#sounds.push(exchange.to("sound"));
+    if (!exchange.written) this.#draw(after);
+  }
+
+  #draw(after) {
+    this.#sounds.push(after);
     this.#sounds.splice(0, this.#sounds.length - SHOWN);
     const highest = Math.max(...this.#sounds, 1);
     this.#find("bars").replaceChildren(...this.#sounds.map((value) => bar(value, highest)));

@@ -44,9 +44,9 @@ export function loudness(samples) {
   return samples.length ? Math.sqrt(sum / samples.length) : 0;
 }
 
-/** Loudness as the ear takes it: 0 at -60 dB and below, 1 at full scale. */
+/** Loudness as the ear takes it: 0 at -48 dB and below, 1 at full scale. */
 export function perceived(rms) {
-  return rms > 0.001 ? 1 + Math.log10(rms) / 3 : 0;
+  return Math.max(0, 1 + Math.log10(rms + 1e-9) / 2.4);
 }
 
 /** The mean of several channels of the same length. */

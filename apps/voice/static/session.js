@@ -11,11 +11,11 @@ import { Link } from "./link.js";
 import { RATE, fromBase64, fromPCM16 } from "./pcm.js";
 import { Playback } from "./playback.js";
 import { Requests, newId } from "./requests.js";
+import { Talking } from "./talking.js";
 import { Clock } from "./timing.js";
 import { Uplink } from "./uplink.js";
-import { DEAF, DUMB, UNHEARD, UNTRANSCRIBED, aboutError } from "./words.js";
+import { DEAF, DUMB, UNHEARD, aboutError } from "./words.js";
 
-const SHORTEST = 0.2 * RATE; // samples of a turn that is worth sending
 const ANSWER_MS = 20_000; // something was asked → any event
 const TOLD = 30; // entries that a new server session is told
 const QUEUED = 5; // lines that wait for the connection, or for the end of an answer
@@ -31,7 +31,7 @@ export class Session {
   #requests;
   #queue = []; // entries of lines, or null for an answer to what was spoken
   #asked = false; // a response was asked for, and has not begun
-  #talking = null; // { entry, samples } while the button is pressed
+  #talking;
   #watchdog = 0;
 
   constructor(url, key, measures, hooks) {
@@ -50,6 +50,7 @@ export class Session {
       lost: () => this.#onLost(),
     });
     this.#requests = new Requests(this.#link);
+    this.#talking = new Talking(this.conversation, this.#requests);
     this.#uplink = new Uplink(this.#link, this.#clock, { flow: hooks.flow, unheard: () => hooks.notice(UNHEARD) });
   }
 
@@ -58,7 +59,7 @@ export class Session {
   }
 
   get talking() {
-    return Boolean(this.#talking);
+    return this.#talking.on;
   }
 
   open() {
@@ -80,32 +81,26 @@ export class Session {
 
   /** Send samples, heard at `at`; false where they cannot be taken. Of push-to-talk only what is said into the button. */
   hear(samples, at = performance.now()) {
-    if (this.options.mode === "push" && !this.#talking) return true;
+    if (this.options.mode === "push" && !this.talking) return this.#uplink.flows();
     if (!this.#uplink.send(samples, at)) return false;
-    if (this.#talking) this.#talking.samples += samples.length;
+    if (this.talking) this.#talking.heard(samples.length);
     else if (!this.conversation.open) this.#uplink.expect(samples);
     return true;
   }
 
-  /** The button is pressed: what comes now is a turn. */
+  /** The button is pressed: what comes now is a turn. False where that cannot be. */
   press() {
-    if (this.#talking || this.state !== "ready") return false;
+    if (this.talking || this.state !== "ready") return false;
     this.interrupt();
-    this.#talking = { entry: this.conversation.pressed(), samples: 0 };
+    this.#talking.press();
     return true;
   }
 
   /** The button is released: the turn is over. False where it was discarded, or too short to be one. */
   release(discarded = false) {
-    if (!this.#talking) return false;
-    const { entry, samples } = this.#talking;
-    this.#talking = null;
-    if (discarded || samples < SHORTEST) return this.#discard(entry);
-    const fail = (note) => this.conversation.set(entry, { state: "failed", note });
-    this.conversation.set(entry, { holding: false, state: "hearing" });
+    const sent = this.#talking.release(discarded);
+    if (!sent) return false;
     this.#measures.ended({ end: performance.now() });
-    this.#requests.send("input_audio_buffer.commit", {}, (error) => fail(aboutError(error)));
-    setTimeout(() => entry.state === "hearing" && fail(UNTRANSCRIBED), ANSWER_MS);
     this.#queue.push(null);
     this.#pump();
     return true;
@@ -126,12 +121,6 @@ export class Session {
     const { active } = this.conversation;
     if (active) this.#requests.send("response.cancel", { response_id: active });
     return this.#silence();
-  }
-
-  #discard(entry) {
-    this.#requests.send("input_audio_buffer.clear", {});
-    this.conversation.drop(entry);
-    return false;
   }
 
   /** Stop playing, and tell the server how far each answer was heard. Returns when something fell silent, or null. */
@@ -218,10 +207,10 @@ export class Session {
       "input_audio_buffer.speech_stopped": () => this.#onSpeechEnd(event),
       "input_audio_buffer.committed": () => this.#measures.named(event.item_id),
       "conversation.item.input_audio_transcription.completed": () => this.#measures.step("final", { item: event.item_id }),
-      "conversation.item.truncated": () => this.#requests.send("conversation.item.retrieve", { item_id: event.item_id }),
+      "conversation.item.truncated": () => this.#onTruncated(event),
       "response.created": () => this.#onBegun(event.response),
-      "response.output_text.delta": () => this.#measures.step("word", { response: event.response_id }),
-      "response.output_audio_transcript.delta": () => this.#measures.step("word", { response: event.response_id }),
+      "response.output_text.delta": () => this.#onWord(event.response_id, true),
+      "response.output_audio_transcript.delta": () => this.#onWord(event.response_id),
       "response.output_audio.delta": () => this.#onSound(event),
       "response.output_audio.done": () => this.playback.end(event.item_id),
       "response.done": () => this.#onDone(event.response),
@@ -250,10 +239,20 @@ export class Session {
     this.#measures.ended({ item, end: at, pause: pause(this.options) });
   }
 
+  /** Our gateway says what it remembers of the answer; another server has to be asked. */
+  #onTruncated({ item_id, transcript }) {
+    if (typeof transcript !== "string") this.#requests.send("conversation.item.retrieve", { item_id });
+  }
+
   #onBegun(response) {
     this.#asked = false;
     this.#requests.answered();
     this.#measures.answered(response.id);
+  }
+
+  #onWord(response, written = false) {
+    if (written) this.#measures.written(response);
+    this.#measures.step("word", { response });
   }
 
   #onSound({ item_id: id, delta, marks }) {

@@ -31,11 +31,13 @@ export class Sync {
 /** When which sample of the session was heard by the microphone. */
 export class Clock {
   #frames = []; // { end (samples from the session's beginning), at }
+  #sure = true;
   position = 0;
 
   /** A new session begins. */
   restart() {
     this.#frames = [];
+    this.#sure = true;
     this.position = 0;
   }
 
@@ -46,27 +48,28 @@ export class Clock {
     if (this.#frames.length > 2 * KEPT) this.#frames.splice(0, KEPT);
   }
 
-  /** It is not known any more how the server counts: some of what was sent may not have reached it. */
+  /** A connection broke: what was under way may not have reached the server, which then counts less than we do. */
   doubt() {
-    this.#frames = [];
+    this.#sure = false;
   }
 
   /** When the sample at `ms` of the session was heard; null where that is not known. */
   when(ms) {
     const position = (ms * RATE) / 1000;
     const frame = this.#frames.find(({ end }) => end >= position);
-    if (!frame || !Number.isFinite(position) || this.#frames[0] === frame) return null;
+    if (!this.#sure || !frame || this.#frames[0] === frame) return null;
     return frame.at - ((frame.end - position) * 1000) / RATE;
   }
 }
 
 /**
  * The steps of one exchange. `end`: the turn was over (at the end of its silence, of the pressed button, of a typed
- * line); `pause`: the silence that the server waited for before; then `final`, `word` and `sound`.
+ * line); `pause`: the silence that the server waited for before; then `final`, `word` and `sound`. A typed turn has no
+ * `final`, a `written` answer no `sound`.
  */
 export class Exchange {
   constructor({ item = null, end, pause = 0, typed = false }) {
-    Object.assign(this, { item, end, pause, typed, response: null, final: null, word: null, sound: null });
+    Object.assign(this, { item, end, pause, typed, written: false, response: null, final: null, word: null, sound: null });
   }
 
   /** Milliseconds from the end of the turn to a step; null while it has not come. */
@@ -76,9 +79,10 @@ export class Exchange {
 
   /** The steps one after the other: [{ step, from, to }], those to come without `to`. */
   get steps() {
-    const named = (this.typed ? ["word", "sound"] : ["final", "word", "sound"]).map((step) => [step, this.to(step)]);
     let from = 0;
-    return named.map(([step, to]) => {
+    const named = ["final", "word", "sound"].filter((step) => !(step === "final" && this.typed) && !(step === "sound" && this.written));
+    return named.map((step) => {
+      const to = this.to(step);
       const made = { step, from, to };
       from = Math.max(from, to ?? from);
       return made;
@@ -108,6 +112,11 @@ export class Measures {
   /** A response has begun: it answers the latest turn, unless that has one. */
   answered(response) {
     if (this.exchange && !this.exchange.response) this.exchange.response = response;
+  }
+
+  /** The answer comes as text. */
+  written(response) {
+    if (this.exchange?.response === response) this.exchange.written = true;
   }
 
   /** A step of the exchange of an `item` or a `response` has come `at`; its first time counts. */

@@ -26,7 +26,7 @@ export class Uplink {
 
   /** Send samples that were heard at `at`; false where they cannot be taken. */
   send(samples, at) {
-    if (!this.#flows() || this.#link.state !== "ready") return false;
+    if (!this.flows() || this.#link.state !== "ready") return false;
     this.#link.send({ type: "input_audio_buffer.append", audio: toBase64(toPCM16(samples)) });
     this.#clock.sent(samples.length, at);
     return true;
@@ -45,7 +45,8 @@ export class Uplink {
     this.#loud = 0;
   }
 
-  #flows() {
+  /** Whether the network takes what it is given. */
+  flows() {
     const waiting = this.#link.waiting / WIRE_BYTES;
     const flow = waiting > FULL_S ? "full" : waiting > SLOW_S ? "slow" : "fine";
     if (flow !== this.#flow) this.#hooks.flow(flow, waiting);

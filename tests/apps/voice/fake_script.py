@@ -17,8 +17,8 @@ class Script:
     """How a server behaves.
 
     `words` are what is said turn by turn, `answers` what is answered; of both the last one counts for all further ones.
-    It may give `marks` of the words' places in the sound, refuse to listen (`deaf`) or to speak (`dumb`), or take sound
-    and never react (`absent`).
+    It may give `marks` of the words' places in the sound and say what it remembers of an answer, as ours does; refuse
+    to listen (`deaf`) or to speak (`dumb`); or take sound and never react (`absent`).
     """
 
     words: list[str] = field(default_factory=lambda: ["when are you open on Saturday"])

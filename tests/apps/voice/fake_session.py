@@ -295,7 +295,10 @@ class Session:
             return
         count = int(len(part["transcript"]) * ms / 1000 / self.script.answer_s)
         part["transcript"] = part["transcript"][:count].rpartition(" ")[0]
-        await self.tell("conversation.item.truncated", item_id=event["item_id"], content_index=0, audio_end_ms=ms)
+        more = {"transcript": part["transcript"]} if self.script.marks else {}
+        await self.tell(
+            "conversation.item.truncated", item_id=event["item_id"], content_index=0, audio_end_ms=ms, **more
+        )
 
     async def retrieve(self, event: dict[str, Any]) -> None:
         """Tell what an item is by now."""

@@ -84,7 +84,6 @@ async def test_a_conversation_with_an_interruption(visit: Visit, server: FakeRea
 
     await expect(answer).to_have_attribute("data-state", "cut")
     (truncated,) = await told(server, "conversation.item.truncate")
-    await told(server, "conversation.item.retrieve")
     item = server.session.items[truncated["item_id"]]["content"][0]
     await expect(answer.locator(HEARD)).to_have_text(item["transcript"])
     await expect(answer.locator(".note")).to_contain_text(f"{truncated['audio_end_ms'] / 1000:.1f} s")
@@ -215,10 +214,13 @@ async def test_a_typed_line_cuts_in(visit: Visit, server: FakeRealtime) -> None:
     await expect(talker.answers.first).to_have_attribute("data-state", "cut")
     await expect(talker.answers.nth(1).locator(HEARD)).to_contain_text("Boots can")
     await expect(talker.turns.locator(HEARD)).to_have_text(["When are you open?", "And returns?"])
+    await told(server, "conversation.item.retrieve")
     (cancel,) = server.session.of("response.cancel")
     (truncated,) = await told(server, "conversation.item.truncate")
     assert cancel["response_id"].startswith("resp_")
     assert truncated["audio_end_ms"] > 0
+    remembered = server.session.items[truncated["item_id"]]["content"][0]["transcript"]
+    await expect(talker.answers.first.locator(HEARD)).to_have_text(remembered)
 
 
 async def test_stop_and_an_answer_heard_to_its_end(visit: Visit, server: FakeRealtime) -> None:
