@@ -12,11 +12,11 @@ PINS := pyproject.toml constraints.txt
 RUNTIME := $(VENV)/.stamp
 DEVELOPMENT := $(VENV)/.stamp-dev
 
-.PHONY: help up test lint venv services peer constraints clean
+.PHONY: help up test lint venv services peer asr constraints clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Options: PYTHON=/path/to/python3.11 (or later) · ARGS='...' for up and test · SERVICES=none make test"
+	@echo "Options: PYTHON=/path/to/python3.11 (or later) · ARGS='...' for up, test and asr · SERVICES=none make test"
 
 up: $(RUNTIME) ## Serve everything in one process on http://127.0.0.1:8080.
 	@$(BIN)/penstock up $(ARGS)
@@ -34,6 +34,10 @@ services: $(DEVELOPMENT) ## Keep a Kafka and a Redis running to play with.
 
 peer: $(DEVELOPMENT) ## The program that `penstock bench voice` is compared with, in an environment of its own.
 	@scripts/peer.sh $(VENV) $(VENV)/peer
+
+asr: $(DEVELOPMENT) ## Train the demo's speech recogniser from nothing and evaluate it: an hour and a half on one core.
+	@$(BIN)/python -m apps.demo.speech.train $(ARGS)
+	@$(BIN)/python -m apps.demo.speech.evaluate
 
 constraints: $(DEVELOPMENT) ## Pin the versions that are installed now (after the tests have passed with newer ones).
 	@$(BIN)/python scripts/constraints.py > constraints.new && mv constraints.new constraints.txt

@@ -7,7 +7,8 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,8 +128,13 @@ def write(folder: Path, seed: int, count: int) -> int:
     return at
 
 
-def write_all(folder: Path, count: int, workers: int) -> int:
-    """Write the corpus in as many parts as there are `workers`; returns its samples."""
-    with ProcessPoolExecutor(workers) as pool:
+def write_all(folder: Path, count: int, workers: int, progress: Callable[[int], None]) -> int:
+    """Write the corpus in as many parts as there are `workers`; returns its samples.
+
+    Each part depends on its number and size alone. `progress` is told now and then how many clips there are.
+    """
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         parts = [pool.submit(write, folder / f"part{n}", 1000 + n, count // workers) for n in range(workers)]
+        while wait(parts, timeout=1.0).not_done:
+            progress(sum(path.read_bytes().count(b"\n") for path in folder.glob("part*/clips.jsonl")))
         return sum(part.result() for part in parts)

@@ -36,6 +36,7 @@ SMOOTHING = 0.02
 FRAME_SHARE, PHONEME_SHARE, LOOK_SHARE = 0.5, 0.3, 0.1
 AVERAGE = 0.996
 SAVE_EVERY, LOG_EVERY = 120.0, 20.0
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
 
 
 @dataclass
@@ -135,8 +136,7 @@ def run(trainer: Trainer, maker: Maker, seconds: float, checkpoint: Path, consol
     """Train until `seconds` have been used, all resumed runs together."""
     before, start = trainer.ledger.seconds, time.monotonic()
     saving, logging = Every(SAVE_EVERY), Every(LOG_EVERY)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=seconds)
         for batch in maker:
             trainer.ledger.seconds = before + time.monotonic() - start
@@ -154,6 +154,13 @@ def run(trainer: Trainer, maker: Maker, seconds: float, checkpoint: Path, consol
     trainer.store(checkpoint)
 
 
+def synthesise(folder: Path, clips: int, console: Console) -> None:
+    """Let espeak-ng speak the corpus, in two processes."""
+    with Progress(*COLUMNS, console=console) as bar:
+        task = bar.add_task(f"espeak-ng speaks {clips:,} clips", total=clips)
+        write_all(folder, clips, workers=2, progress=lambda done: bar.update(task, completed=done))
+
+
 def main(
     minutes: Annotated[float, typer.Option(help="Wall clock, all resumed runs together.")] = 85.0,
     clips: Annotated[int, typer.Option(help="How many clips espeak-ng speaks before.")] = 40_000,
@@ -168,8 +175,7 @@ def main(
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     if not (work / "corpus" / "part0").exists():
-        console.print(f"espeak-ng speaks {clips:,} clips ...")
-        write_all(work / "corpus", clips, workers=2)
+        synthesise(work / "corpus", clips, console)
     corpus = Corpus(work / "corpus")
     trainer = Trainer(Whisper(SHAPE))
     if resume:
