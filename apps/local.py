@@ -23,6 +23,8 @@ from apps.health import Health
 from apps.parts import NAMES, Parts, loaded, on_disk, served_name
 from apps.progress import progress
 from apps.settings import Settings
+from apps.speaking import NONE as MUTE
+from apps.speaking import loaded_speak
 from apps.speech import NONE, hearing, load_ears
 from apps.worker import connected, cut_short, running
 from pipeline.bus import Bus
@@ -57,7 +59,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         AddressInUse: another program listens there.
         ModelLoadError: the model cannot be loaded.
     """
-    audio = replace(settings.gateway.audio, hears=settings.asr.model != NONE)
+    hears, speaks = settings.asr.model != NONE, settings.speak.engine != MUTE
+    audio = replace(settings.gateway.audio, hears=hears, speaks=speaks)
     settings = replace(settings, gateway=replace(settings.gateway, secret=NO_SECRET, audio=audio))
     health = Health("loading the model")
     model = served_name(settings.model)
@@ -74,8 +77,11 @@ async def _serve(bus: Bus, gateway: Gateway, settings: Settings, stop: asyncio.E
                     loaded(on_disk(settings.model), tell=tell, registry=health.registry)
                 )
             speech = await stack.enter_async_context(hearing(ears.result(), settings.asr, health.registry))
+            stages = [parts.stage(name, settings.stage) for name in NAMES] + [speech.stage(settings.stage)]
+            if settings.speak.engine != MUTE:
+                speak = await stack.enter_async_context(loaded_speak(settings.speak, health.registry))
+                stages.append(speak.stage(settings.stage))
         health.doubt = parts.problem
-        stages = [parts.stage(name, settings.stage) for name in NAMES] + [speech.stage(settings.stage)]
         async with running(stages, bus, settings, health):
             announce(gateway.address, parts.name, settings.gateway)
             await stop.wait()

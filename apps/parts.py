@@ -19,6 +19,7 @@ from apps.disk_metrics import DiskCollector
 from apps.engine_metrics import EngineCollector
 from apps.remote import check_remote, remote_engine
 from apps.settings import ModelSettings, Settings, StageSettings
+from apps.speaking import SPEAK, loaded_speak
 from apps.speech import SPEECH, loaded_speech
 from apps.unstoppable import in_thread
 from pipeline.errors import EngineUnavailable, ModelLoadError, SettingsError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 NAMES = ("text", "llm", "postprocess")
 """The stages of an answer, in the order in which they follow each other."""
-ALONE = (SPEECH,)
+ALONE = (SPEECH, SPEAK)
 """Stages that no other follows in the same process."""
 INSTANT = "instant"
 NO_DRAFT = "none"
@@ -138,6 +139,8 @@ def loaded_for(
     """Load what the stages called `names` need; see `loaded`."""
     if names[0] == SPEECH:
         return loaded_speech(settings.asr, registry)
+    if names[0] == SPEAK:
+        return loaded_speak(settings.speak, registry)
     return loaded(settings.model, with_engine="llm" in names, tell=tell, registry=registry)
 
 

@@ -134,6 +134,40 @@ class AsrSettings:
 
 
 @dataclass(frozen=True)
+class SpeakSettings:
+    """How answers are spoken."""
+
+    engine: Literal["espeak", "piper", "openai", "none"] = "espeak"
+    """What speaks: espeak-ng, which comes with us; `piper`, neural voices (needs `penstock[piper]`); `openai`, any
+    server with OpenAI's /v1/audio/speech; `none` nothing: answers are text."""
+    voice: str = ""
+    """Who speaks where a client names no voice that is there. espeak: a language, and maybe a variant (`en-us`,
+    `de+f3`), of which OpenAI's names take other variants; piper: an .onnx file or a folder of them; openai: who speaks
+    in any case, none is whom the client names."""
+    rate: Annotated[int, Meta(ge=80, le=450)] = 175
+    """Words a minute of espeak at the usual speed."""
+    pitch: Annotated[int, Meta(ge=0, le=100)] = 50
+    """How high espeak speaks."""
+    base_url: str = ""
+    """Where the server is, for `openai`: `http://HOST:PORT/v1`."""
+    api_key: Secret = NO_SECRET
+    """Its key, if it wants one; `file:PATH` is the file that holds it."""
+    model: str = ""
+    """What it calls its model; none is `tts-1`."""
+    batch: Positive = 16
+    """Sentences that it gets at once; more wait."""
+    first_s: Seconds = 20.0
+    """Seconds to wait for the first sound of a sentence from there."""
+    next_s: Seconds = 10.0
+    """Seconds to wait for each further one."""
+    lead_s: Annotated[float, Meta(ge=0, le=30)] = 1.0
+    """How many seconds before it is heard sound goes to the client: more bears a worse network, less has less to take
+    back when somebody interrupts."""
+    ahead_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    """How many seconds of it are ready before that."""
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What is written on standard error."""
 
@@ -203,6 +237,7 @@ class Settings:
     topics: TopicSettings = field(default_factory=TopicSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     asr: AsrSettings = field(default_factory=AsrSettings)
+    speak: SpeakSettings = field(default_factory=SpeakSettings)
     stage: StageSettings = field(default_factory=StageSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     health: HealthSettings = field(default_factory=HealthSettings)

@@ -21,6 +21,7 @@ from apps.health import Health, serving
 from apps.parts import Loaded, check_names, loaded_for
 from apps.progress import progress
 from apps.settings import Settings
+from apps.speaking import SPEAK
 from apps.speech import SPEECH
 from apps.task_metrics import TaskCollector
 from pipeline.bus import Bus
@@ -77,8 +78,7 @@ async def _work(
     async with connected(settings) as bus, AsyncExitStack() as stack:
         health.doubt = lambda: "" if bus.state.up else f"Kafka is lost: {bus.state.why}"
         health.state = "loading the model"
-        chosen = settings.asr.model if SPEECH in names else settings.model.name
-        with progress(f"loading {chosen or 'the demo model'} for {title}") as tell:
+        with progress(f"loading {_what(names, settings)} for {title}") as tell:
             loading = loaded_for(names, settings, tell=tell, registry=health.registry)
             parts = await stack.enter_async_context(loading)
         health.doubt = lambda: parts.problem() if bus.state.up else f"Kafka is lost: {bus.state.why}"
@@ -90,6 +90,13 @@ async def _work(
                 seat.serves(loops)
             await stop.wait()
     log.info("%s: stopped", title)
+
+
+def _what(names: Sequence[str], settings: Settings) -> str:
+    """What the stages called `names` load."""
+    if SPEAK in names:
+        return settings.speak.voice or settings.speak.engine
+    return (settings.asr.model if SPEECH in names else settings.model.name) or "the demo model"
 
 
 @asynccontextmanager

@@ -48,6 +48,18 @@ Asr = Annotated[
         show_default="the bundled demo model",
     ),
 ]
+Speak = Annotated[
+    str | None,
+    typer.Option(
+        "--speak", metavar="ENGINE", help="What speaks: espeak, piper, openai or none.", show_default="espeak"
+    ),
+]
+Voice = Annotated[
+    str | None,
+    typer.Option(
+        "--voice", help="Who speaks: en-us, de+f3, ...; a Piper voice's .onnx file.", show_default="the engine's own"
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.", show_default="8080")]
@@ -78,6 +90,8 @@ SETTINGS = {
     "base_url": "model.base_url",
     "device": "model.device",
     "asr": "asr.model",
+    "speak": "speak.engine",
+    "voice": "speak.voice",
     "host": "gateway.host",
     "port": "gateway.port",
     "kafka": "kafka.bootstrap",

@@ -23,15 +23,17 @@ from apps.cli.options import (
     Port,
     Replicas,
     Sets,
+    Speak,
     Standby,
     TopicPrefix,
+    Voice,
     given,
 )
 from apps.cli.running import run, settings_of
 
 Names = Annotated[
     list[str],
-    typer.Argument(metavar="NAME...", help="speech, text, llm or postprocess; the latter three can chain."),
+    typer.Argument(metavar="NAME...", help="speech, text, llm, postprocess or speak; the three in the middle chain."),
 ]
 
 
@@ -45,6 +47,8 @@ def up(
     base_url: BaseUrl = None,
     device: Device = None,
     asr: Asr = None,
+    speak: Speak = None,
+    voice: Voice = None,
     log_level: LogLevel = None,
     sets: Sets = None,
 ) -> None:
@@ -61,6 +65,8 @@ def up(
             base_url=base_url,
             device=device,
             asr=asr,
+            speak=speak,
+            voice=voice,
             log_level=log_level,
         ),
     )
@@ -106,6 +112,8 @@ def stage(
     base_url: BaseUrl = None,
     device: Device = None,
     asr: Asr = None,
+    speak: Speak = None,
+    voice: Voice = None,
     log_level: LogLevel = None,
     sets: Sets = None,
     supervised: Annotated[int | None, typer.Option("--supervised", hidden=True)] = None,
@@ -129,6 +137,8 @@ def stage(
             base_url=base_url,
             device=device,
             asr=asr,
+            speak=speak,
+            voice=voice,
             log_level=log_level,
         ),
     )

@@ -36,7 +36,7 @@ KEYS = {
     "stop_grace_period",
 }
 CHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}
-OURS = ("gateway", "speech", "text", "llm", "postprocess")
+OURS = ("gateway", "speech", "text", "llm", "postprocess", "speak")
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 

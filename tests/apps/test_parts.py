@@ -18,7 +18,7 @@ LONG = "How much is a tent for two, and how long does it take until it is here? 
 
 @pytest.mark.parametrize(
     "names",
-    [("text",), ("llm",), ("postprocess",), ("speech",), ("text", "llm"), ("llm", "postprocess"), NAMES],
+    [("text",), ("llm",), ("postprocess",), ("speech",), ("speak",), ("text", "llm"), ("llm", "postprocess"), NAMES],
     ids="+".join,
 )
 def test_stages_that_follow_each_other_can_be_chained(names: tuple[str, ...]) -> None:
@@ -28,7 +28,15 @@ def test_stages_that_follow_each_other_can_be_chained(names: tuple[str, ...]) ->
 
 @pytest.mark.parametrize(
     "names",
-    [("text", "postprocess"), ("llm", "text"), ("text", "text"), ("none",), ("speech", "text"), ()],
+    [
+        ("text", "postprocess"),
+        ("llm", "text"),
+        ("text", "text"),
+        ("none",),
+        ("speech", "text"),
+        ("postprocess", "speak"),
+        (),
+    ],
     ids="+".join,
 )
 def test_others_cannot(names: tuple[str, ...]) -> None:
