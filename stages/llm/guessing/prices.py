@@ -67,11 +67,11 @@ class Prices:
         trust = self.trust(count, drafted=drafted)
         self._trust[count.bit_length(), drafted] = trust + TRUSTED * (min(FAR, share) - trust)
 
-    def hope(self, count: int) -> None:
-        """Nothing was guessed in a step: what was seen long ago need not hold for ever."""
+    def hope(self, count: int, steps: int = 1) -> None:
+        """Nothing was guessed in so many `steps`: what was seen long ago need not hold for ever."""
         for drafted in (True, False):
             trust = self.trust(count, drafted=drafted)
-            self._trust[count.bit_length(), drafted] = trust + HOPE * (AT_FIRST - trust)
+            self._trust[count.bit_length(), drafted] = AT_FIRST + (1 - HOPE) ** steps * (trust - AT_FIRST)
 
     def gain(self, bid: Bid, count: int) -> Gain:
         """What guesses for one of `count` sequences give, made as far as they are worth their price.

@@ -34,8 +34,9 @@ MOST = 8
 INDEXED = 4096
 """Tokens of a text that are indexed in one step, which takes about a millisecond."""
 
-REST = 3
-"""Steps after one without guesses in which nobody asks whether they would pay."""
+REST, LONGEST_REST, ASKING = 3, 256, 0.01
+"""Steps after one without guesses in which nobody asks whether they would pay: so many at least and at most, and
+between those as many that asking takes this share of their time."""
 
 PLAIN = 64
 """After so many steps with guesses there is one without: what that costs must be known, too."""
@@ -83,6 +84,7 @@ class Speculation:
         self._guesses: dict[int, Guesses] = {}
         self._purse = Purse()
         self._rest = 0
+        self._step_s = LEAST_S
         self._since_plain = 0
         self._prompts, self._others = 0, 0
         self._account: Account | None = None
@@ -95,7 +97,9 @@ class Speculation:
             self._prices = Prices(model, measure(self._drafter.draft) if self._drafter else None)
 
     def follow(self, sequences: Seq[Sequence]) -> None:
-        """Take note of what is certain of `sequences`, all that run."""
+        """Take note of what is certain of `sequences`, all that run. While nobody asks it can wait."""
+        if self._rest:
+            return
         asking = [sequence for sequence in sequences if self._limit(sequence) > 0]
         for sequence in asking:
             guesses = self._guesses.get(sequence.number)
@@ -124,10 +128,15 @@ class Speculation:
             self._since_plain += 1
         else:
             self._since_plain = 0
-            self._prices.hope(len(streams))
         self._guessing_s = time.perf_counter() - began
         if not self._read(streams, offers) and not any(lengths) and not self._always:
-            self._rest = REST
+            self._rest = self._pause()
+        if not any(lengths):
+            self._prices.hope(len(streams), 1 + self._rest)
+
+    def _pause(self) -> int:
+        """For how many steps nobody need ask again: asking must not cost what was to be saved."""
+        return min(LONGEST_REST, max(REST, int(self._guessing_s / (ASKING * self._step_s))))
 
     def _is_plain(self) -> bool:
         """Whether it is time for a step without guesses."""
@@ -153,6 +162,7 @@ class Speculation:
 
     def saw(self, works: Seq[Work[Sequence]], seconds: float) -> None:
         """A step has computed `works`; their sequences have accepted what was right."""
+        self._step_s = max(LEAST_S, seconds)
         prompts = tokens = 0
         for work in works:
             guesses = self._guesses.get(work.sequence.number)
