@@ -4,17 +4,18 @@ A rule, not a model. It reads the last words, written with or without punctuatio
 
 - nothing said, or a language that it does not know: `unclear`, unless punctuation tells;
 - a sentence's end mark: `finished`; a comma, a dash, dots: `unfinished`;
-- a word that wants another after it (a conjunction, a preposition, an article, a possessive, an auxiliary, a filler):
-  `unfinished`;
 - a short answer or a courtesy at the end ("yes", "please", "thank you"): `finished`;
-- a question: begins like one, and has three words or more: `finished`;
-- a subject and two words or more after it, or an order's verb with something after it: `finished`;
-- anything else, such as a name alone: `unclear`.
+- a word that wants another after it (a conjunction, a preposition, an article, a possessive, an auxiliary, a filler):
+  `unfinished`; but a preposition at the end of a question: `unclear`;
+- a question of four words or more, a subject and two words or more after it, or an order's verb with something after
+  it: `finished`;
+- anything else, such as a name or a number alone: `unclear`.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import dropwhile
 from typing import Literal
 
 from pipeline.voice import Eagerness
@@ -34,19 +35,26 @@ def _words(text: str) -> frozenset[str]:
 
 
 OPEN = _words(
-    """a an the this these my your his her its our their some any every each no another
-    and or but nor so because although though while if unless until since when where whether than that which who whose
-    as like of to in on at by for from with without about into onto over under between after before during through
-    against among around near per plus versus
-    i we they he she you
+    """a an the my your his its our their some every each another
+    and or but nor so because although though while if unless whether than which who whose as like
+    i we they he she
     is are was were am be been being do does did has had have will would can could shall should may might must
     don't doesn't didn't can't couldn't won't wouldn't isn't aren't wasn't i'm i'd i'll i've we're we'd we'll you're
     it's that's there's what's
-    want need get give make take put add order buy bring tell show let going gonna wanna
-    um uh uhm erm er hmm mm well actually basically maybe just also very really too much more less then
+    want need get give make take put add bring tell let going gonna wanna wondering
+    um uh uhm erm er hmm mm well actually basically maybe very really
     what how why let's"""
 )
 """Words that something comes after."""
+
+LOOSE = _words(
+    """of to in on at by for from with without about into onto over under between after before during through against
+    among around near per plus until since when where that this these those any no her you too much more less just"""
+)
+"""Words that something comes after, unless they end a question (what is it for), or what is longer (that one too)."""
+
+OPENERS = _words("ok okay hello hi hey so and well thanks good no yes alright right sorry please also but now")
+"""Words before a sentence that are no part of it."""
 
 CLOSED = _words(
     """yes yeah yep no nope okay ok sure right thanks thank please correct exactly goodbye bye hello hi stop cancel
@@ -75,6 +83,9 @@ ORDERS = _words(
     remove cancel stop help check book reserve repeat explain"""
 )
 """Verbs that an order begins with."""
+
+SHORT = 3
+"""Words of a question that are too few to tell, though there may be shorter ones."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
 
@@ -105,16 +116,19 @@ def soonest_ms(eagerness: Eagerness) -> int:
 def _ending(words: list[str]) -> Ending:
     if words[-1] in CLOSED or " ".join(words).endswith(CLOSING):
         return "finished"
+    body = list(dropwhile(OPENERS.__contains__, words))
     if words[-1] in OPEN:
         return "unfinished"
-    return "finished" if _sentence(words) else "unclear"
+    if words[-1] in LOOSE:
+        return "unclear" if body and body[0] in ASKS and len(body) > SHORT else "unfinished"
+    return "finished" if _sentence(body) else "unclear"
 
 
 def _sentence(words: list[str]) -> bool:
     """Whether `words` have what a sentence needs."""
-    if words[0] in ASKS:
-        return len(words) >= 3
+    if not words or words[0] in ASKS:
+        return len(words) > SHORT
     if words[0] in ORDERS:
-        return len(words) >= 2
+        return len(words) > 1
     subject = next((place for place, word in enumerate(words) if word in SUBJECTS), len(words))
     return len(words) - subject > 2

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from apps.demo.speech.texts import sentences
 from stages.preprocess.speech.hint import Ending, ending, soonest_ms, wait_ms
 
 
@@ -21,7 +24,9 @@ from stages.preprocess.speech.hint import Ending, ending, soonest_ms, wait_ms
         ("i want", "unfinished"),
         ("i would like two coffees", "finished"),
         ("what time do you open", "finished"),
-        ("do you deliver", "finished"),
+        ("do you deliver", "unclear"),
+        ("do you deliver to my house", "finished"),
+        ("what colour is it available in", "unclear"),
         ("yes", "finished"),
         ("two coffees please", "finished"),
         ("no thank you", "finished"),
@@ -53,3 +58,14 @@ def test_the_more_eager_the_shorter() -> None:
     assert [wait[0] for wait in waits.values()] == [8000, 4000, 2000]
     assert all(wait == sorted(wait, reverse=True) for wait in waits.values())
     assert [wait[2] for wait in waits.values()] == [soonest_ms(eagerness) for eagerness in ("low", "medium", "high")]
+
+
+@pytest.mark.slow
+def test_what_customers_say() -> None:
+    """Few whole sentences seem unfinished, and most beginnings of one do not seem whole."""
+    heard = sentences(random.Random(5), held=True)
+    whole = list(dict.fromkeys(next(heard) for _ in range(300)))
+    cut = [" ".join(words[:n]) for words in map(str.split, whole) for n in range(1, len(words))]
+    assert sum(ending(text) == "finished" for text in whole) / len(whole) > 0.6
+    assert sum(ending(text) == "unfinished" for text in whole) / len(whole) < 0.1
+    assert sum(ending(text) == "finished" for text in cut) / len(cut) < 0.3
