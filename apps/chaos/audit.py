@@ -12,8 +12,9 @@ from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable
 from pipeline.headers import CLAIM, EPOCH
 from pipeline.journal import Fence
-from pipeline.messages import Delta, Done, Finished, Tokens, Told, Turn
+from pipeline.messages import Delta, Done, Finished, Message, Tokens, Told, Turn
 from pipeline.topics import REPLIES, TOKENS, TURNS
+from pipeline.voice import Transcribed
 
 READ_S = 120.0
 """Seconds for one partition."""
@@ -58,11 +59,15 @@ class Logged:
 
 @dataclass
 class Audit:
-    """All of the log: its turns, and when each claim of a partition of tokens was made (seconds since 1970)."""
+    """All of the log: its turns, and when each claim of a partition of tokens was made (seconds since 1970).
+
+    `heard` are all final transcripts of a turn of speech, by (session, item).
+    """
 
     turns: defaultdict[Id, Logged] = field(default_factory=lambda: defaultdict(Logged))
     claims: dict[tuple[int, str], float] = field(default_factory=dict)
     fenced: int = 0
+    heard: defaultdict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 async def audit(bus: Bus) -> Audit:
@@ -132,8 +137,10 @@ def _tokens(found: Audit, record: Record) -> None:
 
 
 def _reply(found: Audit, record: Record) -> None:
-    message: Delta | Finished | Told = REPLIES.decode(record.value)
-    if not message.turn:
+    message: Message = REPLIES.decode(record.value)
+    if isinstance(message, Transcribed):
+        found.heard[message.session, message.item].append(message.text)
+    if not (message.turn and isinstance(message, Delta | Finished | Told)):
         return
     logged = found.turns[message.session, message.turn]
     if isinstance(message, Told):

@@ -14,7 +14,6 @@ from apps.broker.ports import unused_port
 from apps.chaos.broker import Broker
 from apps.chaos.plan import Plan
 from apps.chaos.program import NotReady, Program, fetched, penstock, plain_environment
-from apps.parts import NAMES
 from apps.supervisor.runtime import ask, file_name
 from apps.supervisor.words import Report, Row, report_of
 from pipeline.kafka import KafkaSettings, create_topics
@@ -96,7 +95,7 @@ class Deployment:
             "XDG_RUNTIME_DIR": str(place.private),
         }
         self.gateways = [Gateway(n, place.logs, self.environment) for n in range(plan.gateways)]
-        self.stages = {name: Supervised(name, plan, place, prefix, self.environment) for name in NAMES}
+        self.stages = {name: Supervised(name, plan, place, prefix, self.environment) for name in plan.stages}
 
     @property
     def names(self) -> frozenset[str]:
@@ -131,6 +130,8 @@ class Deployment:
         secret.write_text(secrets.token_hex(32))
         sections: dict[str, dict[str, object]] = {
             "gateway": {"secret": f"file:{secret}"},  # the same for all, so that clients come back to any
+            "gateway.audio": {"hears": bool(plan.voices)},
+            "asr": {"model": plan.asr},
             "kafka": {"bootstrap": self.kafka.bootstrap, "topic_prefix": self.kafka.topic_prefix},
             "model": {"name": plan.model, "pace_s": plan.pace, "disk_mb": 0},
             "supervisor": {"name": SUPERVISOR, "settled_s": 1.0},  # deaths are what a run is for

@@ -10,7 +10,7 @@ from typing import Any
 from apps.bench.report import Spread
 from apps.chaos.plan import TEXTS, Plan
 from apps.chaos.record import Record, Struck, Turn
-from apps.chaos.verdict import Broken
+from apps.chaos.words import Broken
 
 SCALE, LEAST, MOST = 9.0, 1000.0, 16.0
 """Pixels of a second; more of them, up to `MOST`, where a short run would not be `LEAST` pixels wide."""

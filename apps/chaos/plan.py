@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from apps.parts import NAMES
+from apps.speech import SPEECH
 from pipeline.errors import SettingsError
 
 FIRST_S = 3.0
@@ -53,8 +54,8 @@ TEXTS = {
     Kind.LEAVE: "a gateway is told to stop (SIGTERM), and started again",
 }
 OF_A_STAGE = (Kind.KILL, Kind.PAUSE, Kind.FREEZE, Kind.DRAIN, Kind.REBALANCE)
-TWICE = (Kind.KILL, "llm")
-"""What stands in each round twice: the takeover that the design sets a bound for."""
+TWICE = ((Kind.KILL, "llm"), (Kind.KILL, SPEECH))
+"""What stands in each round twice: the takeovers in which most is in hand."""
 
 
 class Fault(NamedTuple):
@@ -77,7 +78,8 @@ class Plan:
 
     `every` is the mean time between two faults, `pause` and `freeze` how long a stopped worker rests, `down` how long
     the broker and gateways stay away. `tokens` is the length of an answer at most, `pace` the rest after each token.
-    `comparisons` is how often an LLM worker without supervisor is killed for comparison.
+    `comparisons` is how often an LLM worker without supervisor is killed for comparison. `voices` are clients that
+    speak, and have `recordings` to play; `asr` names the recogniser.
     """
 
     seed: int = 1
@@ -97,6 +99,14 @@ class Plan:
     freeze: float = 13.0
     down: float = 2.0
     comparisons: int = 0
+    voices: int = 0
+    recordings: int = 4
+    asr: str = ""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that serve."""
+        return (*NAMES, SPEECH) if self.voices else NAMES
 
 
 class Question(NamedTuple):
@@ -143,6 +153,20 @@ def without_broker(plan: Plan) -> Plan:
     return replace(plan, kinds=kinds)
 
 
+def for_voices(plan: Plan) -> Plan:
+    """`plan` where clients speak: what is said while their gateway or the log is away, nobody could say again.
+
+    Raises:
+        SettingsError: nothing else is to be broken.
+    """
+    if not plan.voices:
+        return plan
+    kinds = tuple(kind for kind in plan.kinds if kind in OF_A_STAGE)
+    if not kinds:
+        raise SettingsError("faults", "with --voices only workers are broken, and none of that was chosen")
+    return replace(plan, kinds=kinds)
+
+
 def scripts(plan: Plan) -> tuple[Script, ...]:
     """What is asked: greedy and seeded by turns, so that every session has both."""
     chance = random.Random(f"{plan.seed}:scripts")
@@ -170,14 +194,14 @@ def schedule(plan: Plan) -> list[Fault]:
     at, waiting = FIRST_S, list[tuple[Kind, str]]()
     while at < plan.minutes * 60:
         if not waiting:
-            waiting = sorts(plan.kinds)
+            waiting = sorts(plan.kinds, plan.stages)
             chance.shuffle(waiting)
         faults.append(Fault(len(faults) + 1, at, *waiting.pop()))
         at += plan.every * chance.uniform(*JITTER)
     return faults
 
 
-def sorts(kinds: Sequence[Kind]) -> list[tuple[Kind, str]]:
+def sorts(kinds: Sequence[Kind], stages: Sequence[str] = NAMES) -> list[tuple[Kind, str]]:
     """What makes a round: each kind for each stage that it can strike."""
-    found = [(kind, stage) for kind in kinds for stage in (NAMES if kind in OF_A_STAGE else ("",))]
-    return [*found, TWICE] if TWICE in found else found
+    found = [(kind, stage) for kind in kinds for stage in (stages if kind in OF_A_STAGE else ("",))]
+    return [*found, *(sort for sort in TWICE if sort in found)]

@@ -69,6 +69,55 @@ class Turn:
 
 
 @dataclass
+class Heard:
+    """A turn of speech, as its client was told of it: how often, and from where to where (ms of the session's audio).
+
+    `pieces` are the words as they came, `finals` each final transcript; `error` says why there is none.
+    """
+
+    item: str
+    at: float
+    starts: list[int] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
+    committed: int = 0
+    added: int = 0
+    pieces: list[str] = field(default_factory=list)
+    finals: list[str] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def text(self) -> str:
+        """What was said in it."""
+        return self.finals[0] if self.finals else ""
+
+    @property
+    def place(self) -> str:
+        """Where it lies in the call."""
+        return f"{'/'.join(map(str, self.starts)) or '?'} to {'/'.join(map(str, self.stops)) or '?'} ms"
+
+
+@dataclass
+class Call:
+    """A recording that was played into a session. `answers` are the statuses of the ends that each answer had."""
+
+    recording: int
+    caller: int
+    began: float
+    session: str = ""
+    turns: dict[str, Heard] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    repeated_events: int = 0
+    error: str = ""
+    ended: float | None = None
+
+    @property
+    def label(self) -> str:
+        """How to find it: in a run, and in the log."""
+        return f"recording {self.recording} of caller {self.caller} (session {self.session or '?'})"
+
+
+@dataclass
 class Struck:
     """A fault as it went: from when `at` until when everything served again, and whom it struck.
 
@@ -97,6 +146,7 @@ class Record:
     """
 
     turns: list[Turn] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     faults: list[Struck] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     reconnects: int = 0

@@ -17,6 +17,7 @@ from rich.table import Table
 from apps.bench.report import Spread, machine, table
 from apps.chaos.page import page
 from apps.chaos.run import Outcome
+from apps.chaos.spoken import Spoken
 from apps.chaos.verdict import Verdict, steps, takeovers
 
 MOST_NAMED = 20
@@ -73,6 +74,18 @@ def facts(outcome: Outcome) -> Mapping[str, Any]:
         "put off while the log was away": verdict.put_off,
         "reconnects of clients": record.reconnects,
         "records of former owners that did not count": verdict.fenced,
+        **(_spoken(verdict.spoken) if outcome.plan.voices else {}),
+    }
+
+
+def _spoken(spoken: Spoken) -> Mapping[str, Any]:
+    return {
+        "calls, and turns of speech in them": f"{spoken.calls}, {spoken.turns}",
+        "words heard": spoken.words,
+        "words lost / heard twice": f"{spoken.lost} / {spoken.repeated}",
+        "equal to the undisturbed turn": f"{spoken.equal} of {spoken.compared}",
+        "answers to speech": spoken.answers,
+        "transcripts said again by a new owner": spoken.again,
     }
 
 
@@ -98,6 +111,8 @@ def subtitle(outcome: Outcome) -> list[str]:
         f"{plan.replicas} workers and {plan.standby} standby, {plan.gateways} gateways; "
         f"{plan.model or 'the demo model'}, resting {plan.pace * 1000:.0f} ms after each token."
     )
+    if plan.voices:
+        how += f" {plan.voices} clients speak; {plan.asr or 'the demo recogniser'} hears them."
     lines = [
         how,
         f"{where['cores']} cores of {where['cpu']}, load {where['load']}, Python {where['python']}, {where['date']}.",
@@ -137,6 +152,7 @@ def _counts(verdict: Verdict) -> dict[str, Any]:
         "equal": verdict.equal,
         "compared": verdict.compared,
         "fenced": verdict.fenced,
+        "spoken": {name: value for name, value in asdict(verdict.spoken).items() if name != "broken"},
     }
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Protocol
 
 from apps.chaos.audit import Audit, audit
+from apps.chaos.calls import counted, recordings
 from apps.chaos.comparison import killed, mark
 from apps.chaos.deployment import Deployment, Place
-from apps.chaos.plan import Plan, schedule, without_broker
+from apps.chaos.plan import Plan, for_voices, schedule, without_broker
 from apps.chaos.program import NotReady
-from apps.chaos.record import Record, Struck, Turn
+from apps.chaos.record import Call, Record, Struck, Turn
 from apps.chaos.striking import Striker
 from apps.chaos.traffic import Traffic
-from apps.chaos.verdict import Broken, Verdict, judged
+from apps.chaos.verdict import Verdict, judged
+from apps.chaos.words import Broken
 from pipeline.kafka import KafkaBus
 
 LEFT_OUT = "The broker was given, so it was not broken; its topics {}* are left there"
@@ -37,6 +39,9 @@ class Tell(Protocol):
 
     def turn(self, turn: Turn) -> None:
         """A turn is over."""
+
+    def call(self, call: Call) -> None:
+        """A call is over."""
 
     def fault(self, struck: Struck) -> None:
         """Something is broken, or serves again if it has an `until`."""
@@ -71,8 +76,7 @@ async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
     """
     private = Path(tempfile.mkdtemp(prefix="chaos-"))
     prefix = f"{private.name}-" if kafka else "chaos-"
-    if kafka:
-        plan = without_broker(plan)
+    plan = for_voices(without_broker(plan) if kafka else plan)
     outcome = Outcome(plan, logs, left_out=LEFT_OUT.format(prefix) if kafka else "")
     try:
         async with AsyncExitStack() as stack:
@@ -92,13 +96,14 @@ async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
 async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
     plan = deployment.plan
     urls = [gateway.url for gateway in deployment.gateways]
+    played = await asyncio.to_thread(recordings, plan)
     tell.phase("undisturbed")
-    calm = Traffic(plan, urls, tell.turn)
+    calm = Traffic(plan, urls, tell.turn, played=played, called=tell.call)
     await calm.once()
     outcome.undisturbed = calm.record
 
     tell.phase("disturbed", plan.minutes * 60)
-    traffic = Traffic(plan, urls, tell.turn)
+    traffic = Traffic(plan, urls, tell.turn, played=counted(played, calm.record), called=tell.call)
     outcome.disturbed = traffic.record
     async with asyncio.TaskGroup() as tasks:
         clients = tasks.create_task(traffic.steadily())

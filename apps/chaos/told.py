@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 
-from apps.chaos.record import Struck, Turn
+from apps.chaos.record import Call, Struck, Turn
 from apps.chaos.run import Tell
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,11 @@ class Quiet:
         """See `Tell`."""
         if not turn.complete:
             log.warning("%s: %s", turn.label, turn.error or turn.ends)
+
+    def call(self, call: Call) -> None:
+        """See `Tell`."""
+        if call.error:
+            log.warning("%s: %s", call.label, call.error)
 
     def fault(self, struck: Struck) -> None:
         """See `Tell`."""
@@ -76,6 +81,13 @@ class Live:
         self._ends[turn.ends[0] if turn.ends else "without an end"] += 1
         if not turn.complete:
             self._progress.console.print(f"  [red]{turn.label}: {turn.error or turn.ends}[/]", highlight=False)
+        self._show()
+
+    def call(self, call: Call) -> None:
+        """See `Tell`."""
+        self._ends["calls"] += 1
+        if call.error:
+            self._progress.console.print(f"  [red]{call.label}: {call.error}[/]", highlight=False)
         self._show()
 
     def fault(self, struck: Struck) -> None:

@@ -1,11 +1,13 @@
-"""Steady traffic: clients that play scripts, each in a session of its own."""
+"""Steady traffic: clients that play scripts, each in a session of its own, and callers beside them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 
+from apps.chaos.calls import Calls, Recording
+from apps.chaos.calls import Told as Called
 from apps.chaos.client import Client, SessionLost
 from apps.chaos.plan import Plan, Question, Script, order_of, scripts
 from apps.chaos.record import Record, Turn
@@ -21,10 +23,19 @@ Told = Callable[[Turn], None]
 class Traffic:
     """The clients of one run, which note into `record`. `told` hears of each turn that is over."""
 
-    def __init__(self, plan: Plan, urls: Sequence[str], told: Told) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        urls: Sequence[str],
+        told: Told,
+        *,
+        played: Sequence[Recording] = (),
+        called: Called = lambda call: None,
+    ) -> None:
         self.record = Record()
         self.began = time.monotonic()
         self._plan, self._urls, self._told = plan, urls, told
+        self._calls = Calls(plan, played, urls, self.record, self.clock, called)
         self._scripts = scripts(plan)
         self._over = asyncio.Event()
 
@@ -35,20 +46,23 @@ class Traffic:
     def finish(self) -> None:
         """Let each client end its session after the turn that it is in."""
         self._over.set()
+        self._calls.finish()
 
     async def once(self) -> None:
         """Play every script once."""
         waiting = iter(range(self._plan.scripts))
-        await self._play([waiting] * self._plan.clients)
+        await self._play([waiting] * self._plan.clients, self._calls.once())
 
     async def steadily(self) -> None:
         """Play scripts until `finish`."""
-        await self._play([order_of(self._plan, number) for number in range(self._plan.clients)])
+        orders = [order_of(self._plan, number) for number in range(self._plan.clients)]
+        await self._play(orders, self._calls.steadily())
 
-    async def _play(self, orders: Sequence[Iterator[int]]) -> None:
+    async def _play(self, orders: Sequence[Iterator[int]], calling: Coroutine[None, None, None]) -> None:
         self.began, self.record.zero = time.monotonic(), time.time()
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(calling)
                 for number, order in enumerate(orders):
                     tasks.create_task(self._client(number, order))
         finally:

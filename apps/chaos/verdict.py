@@ -13,6 +13,8 @@ from apps.bench.report import Spread, spread
 from apps.chaos.audit import Audit, Logged
 from apps.chaos.plan import Kind
 from apps.chaos.record import Record, Struck, Turn, near
+from apps.chaos.spoken import Spoken, judged_calls
+from apps.chaos.words import Broken
 
 ON_ITS_WAY_S = 1.0
 """Text that was published before its worker's death may reach the client so much later, where much else runs. So a gap
@@ -21,15 +23,6 @@ ALIKE = 0.75
 """Rests that differ by less are alike, and the first of them is the fault's."""
 SHOWN = 24
 SETTLE_S = 1.0
-
-
-class Broken(NamedTuple):
-    """A guarantee that did not hold: which, for whom, how, and the faults that may have to do with it."""
-
-    guarantee: str
-    who: str
-    how: str
-    faults: tuple[str, ...]
 
 
 class Difference(NamedTuple):
@@ -70,6 +63,7 @@ class Verdict:
     broken: list[Broken] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     waits: list[Gap] = field(default_factory=list)
+    spoken: Spoken = field(default_factory=Spoken)
 
     def by_fault(self, gaps: Iterable[Gap]) -> dict[str, Spread]:
         """Percentiles of `gaps` for each sort of fault."""
@@ -98,6 +92,8 @@ def judged(undisturbed: Record, disturbed: Record, log: Audit) -> Verdict:
                 Broken("an answer where nothing breaks", turn.label, turn.error or str(turn.ends), ())
             )
     verdict.broken += _silent(disturbed, log)
+    verdict.spoken = judged_calls(undisturbed, disturbed, log)
+    verdict.broken += verdict.spoken.broken
     _measure(verdict, disturbed, log)
     return verdict
 

@@ -41,6 +41,10 @@ def chaos(
         str, typer.Option("--model", help="As with `penstock up`; instant makes tokens up.", show_default="demo")
     ] = "",
     pace: Annotated[float, typer.Option("--pace", min=0.0, help="Seconds that an answer rests after a token.")] = 0.08,
+    voices: Annotated[
+        int, typer.Option("--voices", min=0, help="Clients that speak, all the time; then only workers are broken.")
+    ] = 0,
+    asr: Annotated[str, typer.Option("--asr", help="As with `penstock up`.", show_default="demo")] = "",
     json: Annotated[Path | None, typer.Option("--json", help="Write the report to this file, too.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="And as a page with the timeline to this.")] = None,
     logs: Annotated[
@@ -67,6 +71,8 @@ def chaos(
         model=model,
         pace=pace,
         comparisons=compare,
+        voices=voices,
+        asr=asr,
     )
     quiet()
     console = Console()

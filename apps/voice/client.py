@@ -53,6 +53,8 @@ class Call:
     def __init__(self, socket: ClientConnection, url: str) -> None:
         self._socket = socket
         self._url = url
+        self.session = ""
+        """Its id, once it is configured."""
 
     async def send(self, event: Mapping[str, Any]) -> None:
         """Send a client event.
@@ -93,6 +95,7 @@ class Call:
                 if event["type"] == "error":
                     raise Refused(self._url, event["error"]["message"])
         updated: Event = event["session"]
+        self.session = str(updated.get("id", ""))
         return updated
 
 
