@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 JAVA_LEAST = 17
+COMPILERS = ("c++", "g++", "clang++")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSTALL_DEADLINE_S = 900
 LOCK_DEADLINE_S = 300
@@ -79,6 +80,7 @@ NEEDS = {
     "java": Need(f"Java {JAVA_LEAST} or later", ("default-jre-headless",), "KAFKA_BOOTSTRAP_SERVERS", java_ready),
     "maven": Need("Maven", ("maven",), "KAFKA_BOOTSTRAP_SERVERS", lambda: on_path("mvn")),
     "redis": Need("redis-server", ("redis-server",), "REDIS_URL", lambda: on_path("redis-server")),
+    "compiler": Need("a C++ compiler", ("g++",), "CXX", lambda: any(map(on_path, COMPILERS)), in_docker=False),
     "chromium": Need(
         "Chromium", ("chromium", "fonts-liberation"), "CHROMIUM", lambda: chromium_path() is not None, in_docker=False
     ),
