@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from prometheus_client import CollectorRegistry
 
@@ -18,13 +18,11 @@ from apps.settings import AsrSettings, StageSettings
 from apps.unstoppable import in_thread
 from pipeline.errors import ModelLoadError, NoRecogniser
 from pipeline.stage import Stage
+from stages.preprocess.speech.ear import Network
 from stages.preprocess.speech.metrics import SpeechMetrics
 from stages.preprocess.speech.recogniser import Recogniser, Task
 from stages.preprocess.speech.stage import SpeechStage, speech_stage
 from stages.preprocess.speech.transcriber import Transcriber
-
-if TYPE_CHECKING:
-    from stages.preprocess.speech.vad import Vad
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class Deaf:
 class Ears(NamedTuple):
     """What was loaded; it can be used as soon as its thread and queue are there."""
 
-    vad: Vad
+    vad: Network
     recogniser: Recogniser
 
 
