@@ -57,7 +57,7 @@ LEGEND = (
     f"final: from the end of the speech, where ours waits for {SILENCE_MS} ms of silence first",
     "button, plain loop: the client says where the speech ends",
     "first: from the beginning of the speech; lag: from a word's end to its standing there for good",
-    "unaware: computing takes no time",
+    "unaware: computing takes no time; back: words that were shown and did not stay",
 )
 
 
@@ -225,7 +225,7 @@ def _tell(plan: Plan, asr: AsrSettings, found: Found, path: Path | None) -> None
         "aims": [{**as_data(aim), "met": aim.met} for aim in reached],
     }
     tables = [
-        listening_table(ways, found.whole, "in real time, one session (ms)"),
+        listening_table(ways, found.whole, f"one session, {found.whole.words} words (p50 in ms)"),
         *([_exchanges_table(found.exchanges)] if found.exchanges else []),
         *([curve_table(found.widths)] if found.widths else []),
         aims_table(reached),

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from apps.bench.voice_clips import Clip
-from apps.bench.voice_ours import PATIENCE_S, PIECE, SILENCE_MS
+from apps.bench.voice_ours import PIECE, SILENCE_MS
 from apps.voice.client import Call, Microphone, call
 from apps.voice.exchange import SETTLED_S, Exchange, Reply, first_loud, session_of
 
+PATIENCE_S = 5.0
+"""How long is waited for a reply, and for its end when it is interrupted."""
 PLAYED_S = 0.7
 """So long a reply is heard before it is interrupted."""
 OVER_S = 30.0
@@ -57,11 +59,13 @@ class Talker:
     async def _interrupt(self, reply: Reply, interruption: Clip, step: Step) -> Step:
         exchange, microphone = self.exchange, self.exchange.microphone
         await asyncio.sleep(PLAYED_S)
-        if reply.played_until <= microphone.now + PLAYED_S:
+        if reply.over(microphone.now):
             return step
         said = exchange.say(interruption.sound)
         onset = microphone.when(said.start + first_loud(interruption.sound))
-        await exchange.until(lambda: reply.cut is not None and reply.ended is not None, PATIENCE_S)
+        cut = await exchange.until(lambda: reply.cut is not None and reply.ended is not None, PATIENCE_S)
+        if not cut and reply.status == "completed":
+            return step
         late = onset + PATIENCE_S
         return step._replace(silenced=(reply.silenced or late) - onset, cancelled=(reply.ended or late) - onset)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.bench.voice_clips import Clip
 from apps.bench.voice_score import Heard, Shown
-from apps.voice.client import TRANSCRIPTION, Arrived, Call, Microphone, call
+from apps.voice.client import TRANSCRIPTION, Arrived, Call, Microphone, Said, call
 from apps.voice.transcribe import session_of
 from apps.voice.transcript import Event, Transcript
 from pipeline.errors import PenstockError
@@ -46,7 +46,7 @@ class Session:
         begun, transcript = self._microphone.when(said.start), Transcript()
         shown: list[Shown] = []
         final = clip.seconds + PATIENCE_S
-        committing = asyncio.create_task(self._commit()) if self._silence_ms is None else None
+        committing = asyncio.create_task(self._commit(said)) if self._silence_ms is None else None
         while (arrived := await self._next(begun + clip.seconds + PATIENCE_S)) is not None:
             transcript.take(_checked(arrived.event))
             shown.append(Shown(arrived.at - begun, transcript.text))
@@ -71,9 +71,9 @@ class Session:
         except TimeoutError:
             return None
 
-    async def _commit(self) -> None:
+    async def _commit(self, said: Said) -> None:
         """End the turn by hand, when all has been said."""
-        await asyncio.sleep(self._microphone.quiet_since - self._microphone.now)
+        await self._microphone.through(said)
         await self._line.send({"type": "input_audio_buffer.commit"})
 
 

@@ -138,20 +138,18 @@ def lines(widths: Sequence[Width]) -> list[Line]:
 
 def listening_table(ways: Mapping[str, Listening], whole: Rate, title: str) -> Table:
     """How well and how soon each hears."""
-    columns = ("", "WER", "words", "first p50", "lag p50", "lag p95", "final p50", "final p95", "taken back")
-    drawn = _drawn(title, columns)
-    drawn.add_row("whole file", f"{whole.wer:.1%}", str(whole.words), *[""] * 6)
+    drawn = _drawn(title, ("", "WER", "first", "lag", "p95", "final", "p95", "back"))
+    drawn.add_row("whole file", f"{whole.wer:.1%}", *[""] * 6)
     for name, one in ways.items():
         lag = ("", "") if one.lag is None else (f"{one.lag.p50:.0f}", f"{one.lag.p95:.0f}")
         final = (f"{one.final.p50:.0f}", f"{one.final.p95:.0f}")
-        wer = f"{one.rate.wer:.1%}"
-        drawn.add_row(name, wer, str(one.rate.words), f"{one.first.p50:.0f}", *lag, *final, f"{one.back:.1%}")
+        drawn.add_row(name, f"{one.rate.wer:.1%}", f"{one.first.p50:.0f}", *lag, *final, f"{one.back:.1%}")
     return drawn
 
 
 def curve_table(widths: Sequence[Width]) -> Table:
     """The curve for people."""
-    drawn = _drawn("sessions at once (ms)", ("", "n", "final p50", "p95", "n", "first sound p50", "p95"))
+    drawn = _drawn("sessions at once (ms)", ("", "n", "final", "p95", "n", "first sound", "p95"))
     for width in widths:
         cells = [cell for one in (width.final, width.audio) for cell in _cells(one)]
         drawn.add_row(str(width.sessions), *cells)
@@ -172,6 +170,7 @@ def aims_table(all_aims: Sequence[Aim]) -> Table:
 
 def _drawn(title: str, columns: Sequence[str]) -> Table:
     drawn = Table(*columns, title=title, title_justify="left")
+    drawn.columns[0].no_wrap = True
     for column in drawn.columns[1:]:
         column.justify = "right"
     return drawn

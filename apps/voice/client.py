@@ -167,7 +167,8 @@ class Microphone:
     def __init__(self, *, speed: float = 1.0, piece: int = PIECE) -> None:
         self._speed, self._piece = speed, piece
         self._waiting = bytearray()
-        self._sent = self._ends = 0
+        self._sent = self._ends = self._given = 0
+        self._gave = asyncio.Event()
         self.begun = time.perf_counter()
 
     def when(self, sample: int) -> float:
@@ -191,6 +192,12 @@ class Microphone:
         self._ends = start + len(sound) // BYTES_PER_SAMPLE
         return Said(start, self._ends)
 
+    async def through(self, said: Said) -> None:
+        """Return when all of it has been given to the call."""
+        while self._given < said.end:
+            self._gave.clear()
+            await self._gave.wait()
+
     async def run(self, into: Call) -> None:
         """Speak for ever."""
         self.begun = time.perf_counter() - self._sent / RATE / self._speed
@@ -201,3 +208,5 @@ class Microphone:
             del self._waiting[:size]
             self._sent += self._piece
             await into.append(sound.ljust(size, b"\0"))
+            self._given = self._sent
+            self._gave.set()

@@ -69,6 +69,10 @@ class Reply:
             return self.cut
         return max(0, self.samples - round(max(0.0, self.played_until - now) * RATE))
 
+    def over(self, now: float) -> bool:
+        """Whether all of it has come, and been played."""
+        return bool(self.status) and self.played_until <= now
+
     def latencies(self) -> dict[str, float]:
         """Seconds from the end of the speech to each step, as far as they were reached."""
         steps = {"final": self.final, "first token": self.token, "first audio": self.audio}
@@ -153,7 +157,7 @@ class Exchange:
     async def _interrupted(self, at: float) -> None:
         """The speaker speaks: what is still to be played is not."""
         reply = self.reply
-        if reply is None or reply.cut is not None or reply.played_until <= at:
+        if reply is None or reply.cut is not None or reply.over(at):
             return
         reply.cut, reply.silenced = reply.heard_at(at), at
         self.interrupted.append(at)

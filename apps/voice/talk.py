@@ -147,7 +147,7 @@ class Talk:
         if not await exchange.until(lambda: playing() or bool(reply.status), ANSWER_S):
             raise ExchangeFailed(f"no sound of the reply came within {ANSWER_S:g} s")
         await exchange.until(playing, script.after_s)
-        if reply.played_until <= microphone.now:
+        if reply.over(microphone.now):
             self._shown.note(f"the reply was over before {script.barge_in} could interrupt it")
         before, said = len(exchange.replies), exchange.say(self._barge_in)
         patience = microphone.when(said.end) - microphone.now + HEARD_S

@@ -52,11 +52,18 @@ class Ears:
             self.position += len(piece) // 2
             self.uncommitted += len(piece) // 2
             if max(map(abs, array("h", piece)), default=0) >= LOUD:
-                if self.voiced is None:
+                if self.voiced is None and self.detects:
                     await self.begins()
                 self.voiced = self.position
+            elif not self.detects:
+                continue
             elif self.voiced is not None and self.position - self.voiced >= SILENCE_S * RATE:
                 await self.ends()
+
+    @property
+    def detects(self) -> bool:
+        """Whether turns are found by their sound."""
+        return self.session["audio"]["input"]["turn_detection"] is not None
 
     async def begins(self) -> None:
         """Speech begins, and a reply under way ends."""

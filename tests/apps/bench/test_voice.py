@@ -1,0 +1,229 @@
+"""The voice bench: what is said, what came of it, and what that comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import xml.etree.ElementTree as ET
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+
+from apps.bench import voice_exchange, voice_ours, voice_plain
+from apps.bench.report import Spread
+from apps.bench.voice_clips import Clip, demo_clips, folder_clips
+from apps.bench.voice_exchange import Step, all_talked, talker
+from apps.bench.voice_ours import PATIENCE_S, NotHeard, all_heard, session
+from apps.bench.voice_peers import PlainLoop, at_16k, text_of
+from apps.bench.voice_plot import Line, plot
+from apps.bench.voice_report import Width, aims, as_data, exchanged, held, lines, listened
+from apps.bench.voice_score import Heard, Rate, Shown
+from pipeline.errors import SettingsError
+from tests.apps.voice.fake import SILENCE_S, Ears, Gateway
+from tests.apps.voice.sounds import silence, tone, wav
+
+DEADLINE_S = 20
+
+
+def clip(text: str, seconds: float = 0.3) -> Clip:
+    """A clip in which something is heard, whatever it is."""
+    return Clip("x", text, tone(seconds) + silence(0.1), (), seconds)
+
+
+async def test_a_clip_is_heard_in_real_time() -> None:
+    """Words are shown as they come; the final text comes after the silence, however soon the next clip follows."""
+    gateway = Gateway("how much is it", "thank you")
+    async with gateway.serving() as url, session(url) as mine:
+        first, second = await mine.hear(clip("how much is it")), await mine.hear(clip("thank you"))
+    assert (first.text, second.text) == ("how much is it", "thank you")
+    assert first.final >= 0.3 + SILENCE_S
+    assert second.final >= 0.3 + SILENCE_S
+    assert "how muc" in [shown.text for shown in first.shown]
+    detection = gateway.sessions[0].session["audio"]["input"]["turn_detection"]
+    assert detection == {"type": "server_vad", "silence_duration_ms": voice_ours.SILENCE_MS}
+
+
+async def test_a_pause_is_not_the_end_of_a_clip() -> None:
+    """What is said in two turns is heard as one clip, which is final with the second."""
+    spoken = Clip("x", "one two", tone(0.2) + silence(0.4) + tone(0.2), (), 0.8)
+    async with Gateway("one", "two").serving() as url, session(url) as mine:
+        heard = await mine.hear(spoken)
+    assert heard.text == "one two"
+    assert heard.final >= 0.8 + SILENCE_S
+
+
+async def test_by_hand_the_end_of_the_clip_ends_the_turn() -> None:
+    """A button is let go where the clip ends, and no silence is waited for."""
+    gateway = Gateway("how much is it")
+    async with gateway.serving() as url, session(url, silence_ms=None) as mine:
+        heard = await mine.hear(Clip("x", "", tone(0.3), (), 0.3))
+    assert heard.text == "how much is it"
+    assert heard.final >= 0.3
+    assert gateway.sessions[0].voiced is None
+    assert gateway.sessions[0].session["audio"]["input"]["turn_detection"] is None
+
+
+async def test_what_never_comes_counts_with_the_time_that_was_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip that is not heard at all is not left out."""
+    monkeypatch.setattr(voice_ours, "PATIENCE_S", 0.3)
+    async with Gateway().serving() as url, session(url) as mine:
+        heard = await mine.hear(Clip("x", "hush", silence(0.2), (), 0.2))
+    assert heard.text == ""
+    assert heard.final == pytest.approx(0.5)
+
+
+async def test_a_refusal_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to measure at a gateway without ears."""
+
+    async def refuse(ears: Ears, sound: bytes) -> None:
+        await ears.tell("error", error={"message": "no model listens"})
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(Ears, "hear", refuse)
+    with pytest.raises(NotHeard, match="no model listens"):
+        async with Gateway().serving() as url, session(url) as mine:
+            await mine.hear(clip("x"))
+
+
+async def test_sessions_share_the_clips() -> None:
+    """Each clip is said once, by whoever is free, each in a session of its own."""
+    gateway = Gateway(*["yes"] * 4)
+    steps: list[None] = []
+    async with gateway.serving() as url:
+        found = await all_heard(url, [clip("yes", 0.1)] * 4, 2, lambda: steps.append(None))
+    assert ([heard.text for _, heard in found], len(steps), len(gateway.sessions)) == (["yes"] * 4, 4, 2)
+
+
+async def test_an_exchange_counts_from_the_end_of_the_speech() -> None:
+    """And each step after the one before, a reply that is not interrupted is heard to its end."""
+    async with Gateway("how much is it", "ok").serving() as url:
+        (step,) = await all_talked(url, [clip("how much is it")], 1, lambda: None)
+    assert SILENCE_S <= step.final <= step.token <= step.audio
+    assert step.silenced is None
+
+
+async def test_an_interruption_counts_from_the_onset_of_its_speech(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence before it in the recording is none of the gateway's."""
+    monkeypatch.setattr(voice_exchange, "PLAYED_S", 0.2)
+    interruption = Clip("x", "stop", silence(0.3) + tone(0.2), (), 0.5)
+    gateway = Gateway("tell me", "stop", answers_s=(3.0, 0.1))
+    async with gateway.serving() as url, talker(url) as mine:
+        step = await mine.talk(clip("tell me"), interruption)
+    assert step.silenced is not None
+    assert step.cancelled is not None
+    assert 0 <= step.silenced <= step.cancelled
+
+
+async def test_no_reply_counts_with_the_time_that_was_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A speaker who is not answered waits as long."""
+    monkeypatch.setattr(voice_exchange, "PATIENCE_S", 0.2)
+    async with Gateway().serving() as url, talker(url) as mine:
+        assert await mine.talk(Clip("x", "hush", silence(0.1), (), 0.1)) == Step(0.2, 0.2, 0.2)
+
+
+async def test_the_plain_loop_transcribes_all_it_has_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every so often, and once more at the end."""
+    monkeypatch.setattr(voice_plain, "EVERY_S", 0.1)
+
+    def transcribe(sound: Any, language: str) -> tuple[list[SimpleNamespace], None]:
+        return [SimpleNamespace(text=f" {len(sound) // 1600} tenths")], None
+
+    handle = partial(voice_plain.handle, SimpleNamespace(transcribe=transcribe), asyncio.Lock())
+    async with asyncio.timeout(DEADLINE_S), serve(handle, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        heard = await PlainLoop(url).hear(clip("x", 0.4))
+        async with connect(url) as socket:
+            await socket.send(b"\0\0" * 1600)
+            assert json.loads(await socket.recv()) == {"text": "1 tenths"}
+    assert heard.text == "5 tenths"
+    assert heard.final >= 0.5
+    assert len(heard.shown) >= 2
+
+
+def test_what_whisperlivekit_shows() -> None:
+    """Lines, and after them what is not sure; silence has no text, and other messages say nothing of it."""
+    lines_ = [{"text": " how much"}, {"speaker": -2, "text": None}, {"text": " is it "}]
+    assert text_of({"lines": lines_, "buffer_transcription": " now"}) == "how much is it now"
+    assert text_of({"lines": [], "buffer_transcription": ""}) == ""
+    assert text_of({"type": "config"}) is None
+
+
+def test_the_peers_get_the_same_sound() -> None:
+    """At 16 kHz, as long and as loud."""
+    sound = at_16k(tone(0.5))
+    assert len(sound) / 2 / 16_000 == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_demo_speaks_what_was_held_out() -> None:
+    """The same clips each time, with the ends of all words, in order and before the end of the speech."""
+    spoken = demo_clips(3)
+    assert spoken == demo_clips(3)
+    for one in spoken:
+        assert len(one.ends) == len(one.text.split()) >= 3
+        assert list(one.ends) == sorted(one.ends)
+        assert one.ends[-1] == pytest.approx(one.speech_ends, abs=0.3)
+        assert one.speech_ends <= one.seconds
+
+
+def test_a_folder_of_recordings_with_texts(tmp_path: Path) -> None:
+    """Each recording has its text beside it; what has none is named."""
+    wav(tmp_path / "a.wav", tone(0.2) + silence(0.3))
+    (tmp_path / "a.txt").write_text("how much is it\n")
+    (one,) = folder_clips(tmp_path, 5)
+    assert (one.name, one.text, one.ends) == ("a", "how much is it", ())
+    assert one.speech_ends == pytest.approx(0.2, abs=0.01)
+    wav(tmp_path / "b.wav", tone(0.2))
+    with pytest.raises(SettingsError, match=r"b\.wav has no text in b\.txt"):
+        folder_clips(tmp_path, 5)
+    (tmp_path / "b.txt").write_text(" \n")
+    with pytest.raises(SettingsError, match=r"b\.txt has no words"):
+        folder_clips(tmp_path, 5)
+    with pytest.raises(SettingsError, match="no recordings"):
+        folder_clips(tmp_path.parent, 5)
+
+
+def test_times_count_from_speech() -> None:
+    """The first word from its beginning, lags from the words' ends, the final from the end of the speech."""
+    said = Clip("x", "how much", silence(2), (0.5, 1.0), 1.1)
+    found = listened([(said, Heard((Shown(0.7, "how"),), "how much", 1.6))])
+    assert found.rate == (2, 0, 0.0)
+    assert found.first.p50 == pytest.approx(700)
+    assert found.final.p50 == pytest.approx(500)
+    assert found.lag is not None
+    assert found.lag.max == pytest.approx(600)
+
+
+def test_aims_are_judged_by_the_median() -> None:
+    """The configured silence is taken off the final; what was not measured is not judged."""
+    said = Clip("x", "how much", silence(2), (0.5, 1.0), 1.0)
+    way = listened([(said, Heard((), "how much", 1.7))])
+    steps = exchanged([Step(0.6, 0.7, 0.8, 0.09, 0.1), Step(0.6, 0.7, 0.8)])
+    judged = aims({"penstock": way}, Rate(100, 1, 0.01), steps, 500)
+    assert [(round(aim.found), aim.met) for aim in judged] == [(200, True), (-1, True), (800, False), (90, True)]
+    assert aims({}, Rate(1, 0, 0.0), None, 500) == []
+
+
+def test_the_curve_knows_where_the_budget_broke() -> None:
+    """And its plot has a line for each, with the budget beside it."""
+
+    def at(p95: float) -> Spread:
+        return Spread(4, 1.0, p95, p95, p95)
+
+    widths = [Width(1, at(50), at(580)), Width(2, at(120), at(700)), Width(4, at(900), None)]
+    assert held(widths) == {"final": 2, "audio": 1}
+    drawn = ET.fromstring(plot(lines(widths), "Voice & load"))
+    paths = drawn.findall("{*}polyline")
+    assert [len(path.attrib["points"].split()) for path in paths] == [3, 2]
+    assert sum("stroke-dasharray" in path.attrib for path in drawn.findall("{*}path")) == 2
+    assert ET.fromstring(plot([Line("one", [(1, 0.0)])], "")) is not None
+    assert json.loads(json.dumps(as_data(widths)))[0]["final"]["p95"] == 50
+
+
+def test_patience_is_longer_than_any_budget() -> None:
+    """Or what never came would count as in time."""
+    assert min(PATIENCE_S, voice_exchange.PATIENCE_S) * 1000 > 600
