@@ -102,12 +102,17 @@ class Ears:
     @property
     def speaking(self) -> bool:
         """Whether the user speaks."""
-        return any(not turn.ended for turn in self._turns.values())
+        return bool(self.begun)
 
     @property
     def pending(self) -> tuple[Heard, ...]:
         """What was said, and is not transcribed yet."""
         return tuple(turn for turn in self._turns.values() if turn.ended)
+
+    @property
+    def begun(self) -> tuple[str, ...]:
+        """The items that what is being said will be."""
+        return tuple(turn.item for turn in self._turns.values() if not turn.ended)
 
     def overdue(self, since: float) -> Iterator[Heard]:
         """Those that have waited for it since then or longer."""
@@ -157,8 +162,8 @@ class Ears:
 
     def _forget_begun(self) -> None:
         """What has begun will not be a turn of its own: it was committed, or forgotten."""
-        for turn in [turn for turn in self._turns.values() if not turn.ended]:
-            self._end(turn.item)
+        for item in self.begun:
+            self._end(item)
 
     # -- what the speech stage says
 
@@ -168,7 +173,8 @@ class Ears:
             case SpeechStarted():
                 return self._started(message)
             case SpeechStopped():
-                return self._stopped(message.item, message.turn, message.at)
+                begun = [] if message.item in self._turns else self._started(message)
+                return begun + self._stopped(message.item, message.turn, message.at)
             case Transcript():
                 return self._said(message)
             case Transcribed():
@@ -176,8 +182,8 @@ class Ears:
         assert isinstance(message, Finished)
         return self._broken(message)
 
-    def _started(self, message: SpeechStarted) -> list[Event]:
-        if message.item in self._turns or message.item in self._over:
+    def _started(self, message: SpeechStarted | SpeechStopped) -> list[Event]:
+        if message.item in self._turns or message.item in self._over or message.item in self._talk.told:
             return []
         self._forget_begun()
         self._await(Heard(message.item, message.turn, auto=True))
@@ -186,9 +192,9 @@ class Ears:
 
     def _stopped(self, name: str, stream: str, at: int) -> list[Event]:
         turn = self._turns.get(name)
-        if name in self._over or (turn is not None and turn.ended):
+        if turn is None or turn.ended:
             return []
-        self._await(msgspec.structs.replace(turn or Heard(name, stream, auto=True), ended=True))
+        self._await(msgspec.structs.replace(turn, ended=True))
         self._note(stream, at)
         item = heard(name)
         previous, gone = self._talk.append(item)

@@ -162,7 +162,7 @@ class Session:
         Raises:
             Refusal: it cannot be added.
         """
-        coming = [answer.item_id for answer in self.turns]
+        coming = [*(answer.item_id for answer in self.turns), *self.account.ears.begun]
         sound = self.voicing.sound_of(command.item)
         hears, most = self.settings.audio.hears, self.settings.max_text_bytes
         told = editing.create(self.talk.draft, command, coming, max_text=most, hears=hears)
