@@ -248,6 +248,7 @@ class Seats:
         seat.session.abandon()
         keep = self._settings.chat_ttl_s if isinstance(seat.session, LineSession) else self._settings.grace_s
         if away > keep and not len(seat.session.turns):
+            self._gone.append(seat.session)
             del self._seats[seat.session.id]
 
     def _make_room(self) -> None:

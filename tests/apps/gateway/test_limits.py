@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 
+from apps.gateway.audio_settings import AudioSettings
 from apps.gateway.limits import Bucket, Limits, address_of, is_loopback, origin_allowed
 from apps.gateway.refusal import Refusal
+from apps.gateway.settings import OwnLimits
 from apps.gateway.tenants import Client
 from tests.apps.gateway.harness import settings
 
@@ -30,6 +32,28 @@ def test_what_is_owed_is_paid_for() -> None:
 
     assert [bucket.take(0.0), bucket.owe(0.0), bucket.owe(0.0)] == [0, 1.0, 1.5]
     assert bucket.take(1.5) == 0
+
+
+def test_audio_is_spent_ahead_and_paid_for() -> None:
+    """A bucket lets more go than it has, and then nothing until that is paid for."""
+    bucket = Bucket(10.0, 60, now=0.0)
+
+    assert [bucket.spend(60.0, 0.0), bucket.spend(5.0, 0.0), bucket.spend(5.0, 0.0)] == [0.0, 0.5, 1.0]
+    assert bucket.spend(1.0, 2.0) == 0.0
+
+
+def test_audio_is_counted_by_address_and_tenant() -> None:
+    """Both have their share: whoever has used up one of them waits, and nobody waits for another."""
+    audio = AudioSettings(address_speed=10.0, address_ahead_s=10.0)
+    tenants = {"small": OwnLimits(audio_speed=1.0, audio_ahead_s=2.0)}
+    limits = Limits(settings(audio=audio, tenants=tenants), clock=lambda: 0.0)
+    small, other = Client("a", "small"), Client("b", "other")
+
+    assert limits.audio(small, 2.0) == 0
+    assert limits.audio(small, 2.0) == 2.0
+    assert limits.audio(other, 10.0) == 0
+    assert limits.audio(other, 10.0) == 1.0
+    assert limits.audio(Client("c"), 10.0) == 0
 
 
 def test_connections_are_counted_by_client_and_altogether() -> None:
