@@ -201,6 +201,7 @@ class Loop:
         elif isinstance(present := holding.jobs.get(turn), FoldingJob) and not present.closed:
             present.add(record, message)
         else:
+            holding.jobs.pop(turn, None)  # one that was closed, and is coming to its end
             others = sum(len(one.jobs) for one in self._holdings.values()) if self.stage.idle_s else 0
             job = folding_job(self.stage, record, message, holding.backlog, self._settings.patience, others)
             holding.jobs[turn] = job

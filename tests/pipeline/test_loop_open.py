@@ -105,7 +105,7 @@ async def test_an_open_stream_has_no_deadline(bus: MemoryBus) -> None:
 
 
 async def test_what_comes_after_a_silence_begins_a_new_call(bus: MemoryBus) -> None:
-    """Also for what comes while the stage is still about the end of the former one; nothing of it is lost."""
+    """Also for what comes while the stage is still about the end of the former one, which takes no place from it."""
     gate, hearing = asyncio.Event(), Hearing()
 
     async def slow_to_end(sounds: Stream) -> Stream:
@@ -114,7 +114,8 @@ async def test_what_comes_after_a_silence_begins_a_new_call(bus: MemoryBus) -> N
         if hearing.ended == 1:
             await gate.wait()
 
-    async with tapping(bus, REPLIES) as replies, running(make_loop(listening(slow_to_end, idle_s=0.2), bus)):
+    stage = listening(slow_to_end, idle_s=0.2, concurrency=1)
+    async with tapping(bus, REPLIES) as replies, running(make_loop(stage, bus)):
         at = await say(bus, "a.")
         await eventually(lambda: hearing.ended == 1)
         at = await say(bus, "b.", at=at)
