@@ -6,6 +6,7 @@ No prefill phase and no decode phase: a sequence has tokens to compute, one or m
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -146,10 +147,10 @@ class Batch:
                 return [(works[0].sequence, error)]
             return [outcome for work in works for outcome in self._compute([work])]
 
-    def _settled(self, sequence: Sequence, chosen: Seq[int], logits: Tensor) -> Run | Exception:
+    def _settled(self, sequence: Sequence, chosen: Seq[int], logits: Tensor, at: int) -> Run | Exception:
         """What comes of its tokens. The others have theirs for certain by now, so its trouble must stay its own."""
         try:
-            return sequence.settle(chosen, logits, self._model.eos)
+            return sequence.settle(chosen, logits, at, self._model.eos)
         except Exception as error:  # whatever it may be
             log.exception("what the model chose for sequence %d could not be taken", sequence.number)
             return error
@@ -158,7 +159,7 @@ class Batch:
         logits = forward(self._model, works)
         choices = [choice for work in works if work.last for choice in work.sequence.choices()]
         chosen = sample(logits, choices)
-        finite = logits[range(len(chosen)), chosen].isfinite().tolist()
+        finite = [math.isfinite(highest) for highest in logits[: len(chosen)].amax(-1).tolist()]
         outcomes: list[Outcome] = []
         at = 0
         for work in works:
@@ -168,7 +169,7 @@ class Batch:
             else:
                 end = at + sequence.logits
                 if all(finite[at:end]):
-                    outcomes.append((sequence, self._settled(sequence, chosen[at:end], logits[at:end])))
+                    outcomes.append((sequence, self._settled(sequence, chosen[at:end], logits, at)))
                 else:
                     outcomes.append((sequence, PenstockError("the model gave no finite logits")))
                 at = end

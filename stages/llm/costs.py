@@ -35,6 +35,8 @@ class Costs:
         self._tile = tile
         self._factor = 1.0
         self._own = [1.0] * len(points)
+        self._known: dict[tuple[int, int], float] = {}
+        """Of steps asked for since the last one was seen: for one decision there are hundreds of questions."""
         self._seen = [0] * len(points)
 
     @classmethod
@@ -53,6 +55,12 @@ class Costs:
     def step(self, sequences: int, rows: int) -> float:
         """Seconds of a step of so many sequences with so many rows altogether."""
         rows += -rows % self._tile
+        seconds = self._known.get((sequences, rows))
+        if seconds is None:
+            seconds = self._known[sequences, rows] = self._step(sequences, rows)
+        return seconds
+
+    def _step(self, sequences: int, rows: int) -> float:
         upper = bisect.bisect_left(self._rows, rows)
         if upper == 0:
             return self._factor * self._own[0] * (self._seconds[0] + sequences * self._sequence)
@@ -72,6 +80,7 @@ class Costs:
         point = self._nearest(rows)
         self._own[point] *= ratio ** max(OWN, 1 / (3 + self._seen[point]))
         self._seen[point] += 1
+        self._known.clear()
 
     def _nearest(self, rows: int) -> int:
         upper = min(bisect.bisect_left(self._rows, rows), len(self._rows) - 1)

@@ -113,14 +113,15 @@ class FairQueue:
         self._begun: deque[Sequence] = deque()
         self._shares = Shares()
         self._lines: OrderedDict[str, _Line] = OrderedDict()
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._resumed) + len(self._begun) + sum(map(len, self._lines.values()))
+        return self._count
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from self._resumed
         yield from self._begun
-        for line in self._lines.values():
+        for line in self._lines.values() if self._count else ():  # each step asks, and most of them in vain
             yield from line
 
     def add(self, sequence: Sequence, most: int) -> Sequence | None:
@@ -128,6 +129,7 @@ class FairQueue:
 
         That is the latest of the lowest priority of the tenant that has the most waiting.
         """
+        self._count += 1
         if sequence.begun:
             self._begun.append(sequence)
             return None
@@ -144,10 +146,12 @@ class FairQueue:
     def back(self, sequence: Sequence) -> None:
         """`sequence` had to give its place up: of its priority, it goes before all others."""
         sequence.since = time.monotonic()
+        self._count += 1
         self._resumed.appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """`sequence` waits no more."""
+        self._count -= 1
         for waiting in (self._resumed, self._begun):
             if sequence in waiting:
                 waiting.remove(sequence)
@@ -157,6 +161,8 @@ class FairQueue:
     @property
     def heads(self) -> list[Sequence]:
         """Whose turn it is, and of each other tenant and priority who would be next."""
+        if not self._count:
+            return []
         heads = [head for line in self._lines.values() for head in line.heads]
         everybody = [*self._resumed, *self._begun, *heads]
         top, now = max((head.sampling.priority for head in everybody), default=0), time.monotonic()

@@ -146,7 +146,8 @@ class Scheduler:
 
     def reserve(self) -> None:
         """See that there is memory for the certain tokens of all, the most important first; else some must wait."""
-        for sequence in sorted(self.running, key=_importance, reverse=True):
+        short = [sequence for sequence in self.running if not sequence.housed]
+        for sequence in sorted(short, key=_importance, reverse=True):
             while sequence in self.running and not sequence.reserve(len(sequence.ids)):
                 self._preempt(min(self.running, key=_importance))
 

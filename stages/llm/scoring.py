@@ -85,17 +85,22 @@ class Candidate(Sequence):
         super().leave()
         self.drafts = drafts
 
+    @property
+    def housed(self) -> bool:
+        """See `Sequence.housed`; the candidate needs memory, too."""
+        return len(self.ids) + len(self.drafts) <= self.table.positions
+
     def reserve(self, positions: int) -> bool:
         """See `Sequence.reserve`; the candidate needs memory, too."""
         return super().reserve(max(positions, len(self.ids) + len(self.drafts)))
 
-    def settle(self, chosen: Seq[int], logits: Tensor, eos: frozenset[int]) -> Run:
+    def settle(self, chosen: Seq[int], logits: Tensor, at: int, eos: frozenset[int]) -> Run:
         """See `Sequence.settle`: nothing is chosen; a piece of the candidate is judged, and certain from now on."""
         if not self._candidate:
             self.computed, self.finish = len(self.ids), "stop"
-            return Run((), self.finish, self.cached, _likeliest(logits, self._top))
+            return Run((), self.finish, self.cached, _likeliest(logits[at], self._top))
         piece = self._piece
-        found = likelihoods(logits, piece, 0)
+        found = likelihoods(logits[at:], piece, 0)
         self._judged += len(piece)
         self.ids += piece
         self.computed = len(self.ids) - 1
@@ -106,7 +111,7 @@ class Candidate(Sequence):
 
 
 def _likeliest(logits: Tensor, top: int) -> tuple[Likelihood, ...]:
-    best = logits[0].double().log_softmax(-1).topk(min(top, logits.shape[1]))
+    best = logits.double().log_softmax(-1).topk(min(top, len(logits)))
     return tuple(map(Likelihood, best.indices.tolist(), best.values.tolist()))
 
 

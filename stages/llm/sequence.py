@@ -93,6 +93,11 @@ class Sequence:
         return self.table.pool.extend(self.table, positions)
 
     @property
+    def housed(self) -> bool:
+        """Whether it has memory for its certain tokens."""
+        return len(self.ids) <= self.table.positions
+
+    @property
     def pending(self) -> int:
         """Tokens to compute before the next one can be chosen."""
         return len(self.ids) + len(self.drafts) - self.computed
@@ -135,9 +140,10 @@ class Sequence:
         """`count` more were computed, but the last certain one is not yet among them."""
         self.computed += count
 
-    def settle(self, chosen: Seq[int], logits: Tensor, eos: frozenset[int]) -> Run:
-        """What follows from what the model has `chosen` by its `logits`, one row for each of `choices`."""
-        return with_likelihoods(self.accept(chosen, eos), logits, self.sampling)
+    def settle(self, chosen: Seq[int], logits: Tensor, at: int, eos: frozenset[int]) -> Run:
+        """What follows from what the model has `chosen` by its `logits`: from row `at` on one for each of `choices`."""
+        run = self.accept(chosen, eos)
+        return run if self.sampling.logprobs is None else with_likelihoods(run, logits[at:], self.sampling.logprobs)
 
     def accept(self, chosen: Seq[int], eos: frozenset[int]) -> Run:
         """Go on with what the model has `chosen` (see `choices`): all that follows from right guesses.

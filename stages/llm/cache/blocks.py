@@ -32,6 +32,11 @@ class BlockTable:
         self.drafted = 0
         self.chain = [chain]
 
+    @property
+    def positions(self) -> int:
+        """How many tokens there is memory for."""
+        return len(self.blocks) * BLOCK
+
 
 class BlockPool:
     """`count` blocks for a model of that `shape`, and for its `draft`, which uses the same numbers in its own store.

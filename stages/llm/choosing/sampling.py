@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.messages import Likelihood, Sampling
+from pipeline.messages import Likelihood
 from stages.llm.choosing.noise import gumbel
 from stages.llm.choosing.penalties import Shift, shifted
 from stages.llm.stage import Run
@@ -162,11 +162,9 @@ def _noisiest(scores: Tensor, ids: Tensor, choices: Sequence[Choice]) -> list[in
     return tokens
 
 
-def with_likelihoods(run: Run, logits: Tensor, ask: Sampling) -> Run:
-    """`run` with the likelihoods of its ids, if they are asked for; `logits` are those it was chosen by."""
-    if ask.logprobs is None or not run.ids:
-        return run
-    return replace(run, likelihoods=likelihoods(logits, run.ids, ask.logprobs))
+def with_likelihoods(run: Run, logits: Tensor, top: int) -> Run:
+    """`run` with the likelihoods of its ids, if it has any; `logits` are those it was chosen by, and further ones."""
+    return replace(run, likelihoods=likelihoods(logits, run.ids, top)) if run.ids else run
 
 
 def likelihoods(logits: Tensor, ids: Sequence[int], top: int) -> tuple[Likelihood, ...]:

@@ -22,6 +22,7 @@ from stages.llm.rates import LENGTH, Rates
 from stages.llm.scheduler import Outcome
 from stages.llm.sequence import Sequence
 from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
+from tests.stages.models import END
 
 SLOW = Costs.line(base=0.5, sequence=0.0, token=0.001)
 """Half a second a step, as far as the engine is told."""
@@ -60,7 +61,8 @@ async def occupied(engine: TorchEngine) -> AsyncGenerator[None, None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine._batch, "step", slowly)
-        prompt = make_prompt(some_ids(20, 99), max_output_tokens=490, emitted=[7], speculation=0)
+        never = ((END, -100.0),)
+        prompt = make_prompt(some_ids(20, 99), max_output_tokens=490, emitted=[7], speculation=0, logit_bias=never)
         async with asyncio.timeout(DEADLINE_S), aclosing(engine.generate(prompt)) as answer:
             await anext(answer)
             yield

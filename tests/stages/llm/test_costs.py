@@ -24,6 +24,16 @@ def test_rows_come_in_tiles() -> None:
     assert [costs.step(1, rows) for rows in range(1, 9)] == [1.0] * 4 + [2.0] * 4
 
 
+def test_each_step_seen_counts_at_once() -> None:
+    """What was told of a size before is no longer told once a step was seen, of that size or of another."""
+    costs = Costs([(4, 1.0), (8, 2.0)])
+    before = [costs.step(1, rows) for rows in (4, 8)]
+
+    costs.saw(1, 8, 4.0)
+
+    assert all(costs.step(1, rows) > known for rows, known in zip((4, 8), before, strict=True))
+
+
 def test_a_disturbed_measurement_is_seen_as_such() -> None:
     """A point that cost more than a larger one was disturbed."""
     assert Costs([(4, 9.0), (8, 2.0), (16, 3.0)]).step(1, 4) == 2.0

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.llm import fair
 from stages.llm.fair import AGEING_S, REMEMBERED, FairQueue
 from stages.llm.sequence import Sequence
 from tests.stages.llm.running import make_prompt
@@ -226,11 +228,29 @@ def test_what_goes_before_is_told_before_it_is_so(data: st.DataObject) -> None:
 
     told = queue.before(newcomer)
     queue.add(newcomer, MANY)
+    count = len(queue)
     order = taken(queue)
 
+    assert count == len(order)
     went = sum(sequence.cost for sequence in order[: order.index(newcomer)])
     assert abs(told - went) <= 3.0 * 6
     assert len(queue) == 0
+
+
+def _never(_line: object) -> Any:
+    pytest.fail("a tenant without anybody waiting was asked")
+
+
+def test_while_nobody_waits_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step looks for who is next: that must cost nothing by the number of tenants that were there once."""
+    queue = queue_of(*(waiting(f"t{n}") for n in range(50)))
+    last = taken(queue)[-1]
+    queue.back(last)
+    queue.remove(last)
+    monkeypatch.setattr(fair._Line, "heads", property(_never))
+    monkeypatch.setattr(fair._Line, "__iter__", _never)
+
+    assert (queue.heads, list(queue), len(queue)) == ([], [], 0)
 
 
 def test_who_had_to_wait_goes_first_of_its_priority_only() -> None:
