@@ -19,6 +19,7 @@ from stages.postprocess.speak.scripts import language_of
 from stages.postprocess.speak.synthesizer import Mark, Sound
 
 USUAL = "en-us"
+WARMING_UP = "hello"
 SLOWEST, FASTEST = 80, 450
 """Words a minute that espeak-ng can speak."""
 
@@ -42,6 +43,8 @@ class EspeakSynthesizer:
         rate: Words a minute at the usual speed.
         pitch: From 0 to 100.
 
+    Says a word to nobody at first: that loads the voice and prepares the filter, which takes a tenth of a second.
+
     Raises:
         SynthesisFailed: there is no such voice.
     """
@@ -50,7 +53,7 @@ class EspeakSynthesizer:
         self._espeak: Espeak = espeak()
         self._usual = voice or USUAL
         self._rate, self._pitch = rate, pitch
-        self._espeak.voices.find(self._usual)
+        self._said(WARMING_UP, self.style(WARMING_UP, "", 1.0), threading.Event())
         self._thread = ThreadPoolExecutor(1, "espeak")
 
     async def __aenter__(self) -> Self:
@@ -87,7 +90,7 @@ class EspeakSynthesizer:
         return language_of(text, usual) + plus + suffix
 
     def _said(self, text: str, style: Style, given_up: threading.Event) -> Sound:
-        """`text` as sound, or what of it was made until it was `given_up`."""
+        """`text` as sound; nothing, if it was `given_up` meanwhile."""
         pcm = bytearray()
         marks: list[EspeakMark] = []
 
@@ -98,6 +101,8 @@ class EspeakSynthesizer:
 
         if not given_up.is_set():
             self._espeak.stream(text, style, take)
+        if given_up.is_set():
+            pcm.clear()
         samples = resample(np.frombuffer(bytes(pcm), np.int16), SAMPLE_RATE, RATE)
         words = [(mark.start, mark.at * RATE // SAMPLE_RATE) for mark in marks if mark.kind is Kind.WORD]
         return Sound(samples, tuple(_between(text, words)))
