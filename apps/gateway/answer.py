@@ -13,7 +13,7 @@ from apps.gateway import events
 from apps.gateway.events import Event, Place
 from apps.gateway.items import Item
 from apps.gateway.items import answer as answer_item
-from apps.gateway.speaking import Track
+from apps.gateway.speaking import MS, Track
 from apps.gateway.voices import encoding
 from pipeline.messages import Delta, Finished, Likelihood, Problem, Told
 from pipeline.voice import RATE, Spoken
@@ -156,7 +156,8 @@ class Answer:
         """The answer is heard; where audio before it is missing, it is broken."""
         data = self.track.fresh(piece) if self.track is not None else b""
         self.broken = self.broken or data is None
-        return [events.sound(self._place, data)] if data else []
+        marks = [(characters, at // MS) for characters, at in piece.marks]
+        return [events.sound(self._place, data, marks)] if data else []
 
     def open(self, previous: str | None) -> list[Event]:
         """The answer begins, after item `previous`."""

@@ -94,9 +94,10 @@ def delta(place: Place, text: str, likelihoods: Sequence[Likelihood] = ()) -> Ev
     return place.part(f"{place.kind}.delta", delta=text, **more)
 
 
-def sound(place: Place, data: bytes) -> Event:
-    """A piece of the answer's audio."""
-    return place.part("response.output_audio.delta", delta=b64encode(data).decode())
+def sound(place: Place, data: bytes, marks: Sequence[tuple[int, int]] = ()) -> Event:
+    """A piece of the answer's audio; `marks` say how many characters of the transcript are spoken at which ms of it."""
+    more = {"marks": marks} if marks else {}
+    return place.part("response.output_audio.delta", delta=b64encode(data).decode(), **more)
 
 
 def _part(place: Place, text: str) -> Event:

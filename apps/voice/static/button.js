@@ -4,7 +4,7 @@
  */
 
 const HOLD_MS = 300;
-const OTHERS = "input, textarea, select, button, a, summary, [contenteditable]"; // where the keys have a meaning of their own
+const OTHERS = "input:not([type=radio]), textarea, select, button, a, summary, [contenteditable]"; // where the keys have a meaning of their own
 
 /** `hooks.holds()`: whether it is to be held; `.press()` (false: not now), `.release()`, `.discard()`, `.click()`. */
 export class Button {

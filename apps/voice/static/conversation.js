@@ -127,7 +127,7 @@ export class Conversation {
   received(entry, samples, marks) {
     entry.audio = true;
     entry.received += samples;
-    if (Array.isArray(marks)) entry.marks.push(...marks);
+    for (const mark of marks ?? []) if (mark[1] > (entry.marks.at(-1)?.[1] ?? -1)) entry.marks.push(mark);
   }
 
   /** So many samples of an answer were played. */

@@ -4,7 +4,8 @@ import { RATE } from "./pcm.js";
 import { Sync } from "./timing.js";
 
 const WORKLET = new URL("./playback-worklet.js", import.meta.url);
-const FLUSH_MS = 500; // an audio thread that does not answer for so long is taken to be silent
+const FLUSH_MS = 1500; // an audio thread that does not answer for so long is taken to be silent
+const RESUME_MS = 500; // a browser that has not let the sound out by then wants a click first
 const MOST_WAITING = 300 * RATE; // samples; a server that sends faster than it is heard is not followed further
 
 /**
@@ -31,7 +32,7 @@ export class Playback {
     await this.#opening;
     if (this.#context.state === "running") return true;
     const resumed = this.#context.resume().then(() => true, () => false); // without a click it waits for one
-    return Promise.race([resumed, new Promise((done) => setTimeout(done, FLUSH_MS, false))]);
+    return Promise.race([resumed, new Promise((done) => setTimeout(done, RESUME_MS, false))]);
   }
 
   /** Somebody has clicked or pressed a key: a browser that held the sound back lets it go now. */
