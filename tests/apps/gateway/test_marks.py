@@ -15,4 +15,4 @@ def test_audio_comes_with_the_places_of_its_words() -> None:
     third = desk.spoken(turn, 600, 100)
 
     sounds = [event for event in first + second + third if event["type"] == "response.output_audio.delta"]
-    assert [event.get("marks") for event in sounds] == [[(3, 250)], [(7, 590)], None]
+    assert [event.get("marks") for event in sounds] == [[[3, 250]], [[7, 590]], None]
