@@ -21,7 +21,7 @@ from apps.bench.voice_exchange import Step, all_talked, talker
 from apps.bench.voice_ours import PATIENCE_S, NotHeard, all_heard, session
 from apps.bench.voice_peers import PlainLoop, at_16k, text_of
 from apps.bench.voice_plot import Line, plot
-from apps.bench.voice_report import Width, aims, as_data, exchanged, held, lines, listened
+from apps.bench.voice_report import Width, aims, as_data, bearable, exchanged, held, lines, listened
 from apps.bench.voice_score import Heard, Rate, Shown
 from pipeline.errors import SettingsError
 from tests.apps.voice.fake import SILENCE_S, Ears, Gateway
@@ -216,6 +216,7 @@ def test_the_curve_knows_where_the_budget_broke() -> None:
 
     widths = [Width(1, at(50), at(580)), Width(2, at(120), at(700)), Width(4, at(900), None)]
     assert held(widths) == {"final": 2, "audio": 1}
+    assert [bearable(one.audio, 600) for one in widths] == [True, True, False]
     drawn = ET.fromstring(plot(lines(widths), "Voice & load"))
     paths = drawn.findall("{*}polyline")
     assert [len(path.attrib["points"].split()) for path in paths] == [3, 2]
