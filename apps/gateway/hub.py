@@ -62,11 +62,12 @@ class Hub:
         await self.outbox.room()
 
     def end_turns(self) -> None:
-        """End what is under way and cannot go on elsewhere: the gateway stops."""
+        """End what is under way and cannot go on elsewhere, and what is heard: the gateway stops."""
         for seat in self.seats:
             if not self.seats.movable(seat):
                 seat.session.end_turns()
-                self.outbox.post(seat.session.outgoing())
+            seat.session.voicing.end()
+            self.outbox.post(seat.session.outgoing())
 
     async def run(self) -> None:
         """Work until cancelled."""

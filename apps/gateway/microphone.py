@@ -32,6 +32,8 @@ LEAST_S = 0.01
 """What a piece counts at least against the client's rate."""
 SHORTEST = RATE // 10
 """Samples that make a turn."""
+LONGEST = 240 * RATE
+"""Samples that a turn has at most which the client ends: the speech stage keeps no more."""
 NOTED_EVERY = 5 * RATE
 """Samples after which the log is told how far the audio has come."""
 STREAM = "audio"
@@ -42,14 +44,22 @@ Then = Literal["", "commit", "clear", "end"]
 class Microphone:
     """The audio of session `session`; `post` hands a record over, and `how` says how to listen.
 
+    `commit` tells the client that what came is an item, and returns its id, where the client itself does not end a turn
+    in time.
+
     All audio is one stream, until none has come for a while. `position` is where it ends, `begins` where that begins
     which is no turn yet.
     """
 
     def __init__(
-        self, session: str, terms: Terms, how: Callable[[], Listening], post: Callable[[Outgoing], None]
+        self,
+        session: str,
+        terms: Terms,
+        how: Callable[[], Listening],
+        post: Callable[[Outgoing], None],
+        commit: Callable[[], str],
     ) -> None:
-        self._session, self._terms, self._how, self._post = session, terms, how, post
+        self._session, self._terms, self._how, self._post, self._commit = session, terms, how, post, commit
         self._settings = terms.settings.audio
         self._rate = Bucket(self._settings.speed, self._settings.ahead_s, time.monotonic())
         self._waiting: deque[Sound] = deque()
@@ -87,6 +97,9 @@ class Microphone:
                 self._begin()
                 self._waiting.append(Sound(self._session, self.stream, self.position, piece, how))
             self.position += samples(piece, how.encoding)
+            if self.stream and how.detection is None and self.position - self.begins >= LONGEST:
+                self._waiting.append(self._sound(how, "commit", self._commit()))
+                self.begins = self.position
         self.release(now)
 
     def check_turn(self) -> None:
@@ -123,8 +136,9 @@ class Microphone:
         data = decoded(audio, self._settings.max_append_bytes, where)
         if encoding == "pcm16" and len(data) % 2:
             raise Refusal("invalid_value", f"{where} has half a sample: 16-bit PCM has 2 bytes each", param=where)
-        if samples(data, encoding) < SHORTEST:
-            why = f"{where} is shorter than {SHORTEST * 1000 // RATE} ms, or not in the session's format"
+        if not SHORTEST <= samples(data, encoding) <= LONGEST:
+            limits = f"{SHORTEST * 1000 // RATE} ms to {LONGEST // RATE} s"
+            why = f"{where} is {samples(data, encoding) / RATE:.3f} s of audio in the session's format, not {limits}"
             raise Refusal("invalid_value", why, param=where)
         return data
 
@@ -214,9 +228,13 @@ class Microphone:
 
     def _say(self, then: Then, item: str = "") -> None:
         self._flush()
-        self._post_now(Sound(self._session, self.stream, self.position, how=self._how(), then=then, item=item))
+        self._post_now(self._sound(self._how(), then, item))
         if then == "commit":
             self._forget()
+
+    def _sound(self, how: Listening, then: Then, item: str = "") -> Sound:
+        """What comes after the audio so far."""
+        return Sound(self._session, self.stream, self.position, how=how, then=then, item=item)
 
     # -- its pace
 

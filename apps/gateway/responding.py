@@ -135,6 +135,9 @@ class Responding:
             Refusal: there is none.
         """
         answer = self._turns.current if response_id is None else self._turns.get(response_id)
+        if answer is None and response_id is None and self._account.ears.wanted:
+            self._say.tell(served=True)
+            return
         if answer is None:
             why = "Cancellation failed: " + (
                 "no active response found" if response_id is None else f"{response_id!r} is not active"

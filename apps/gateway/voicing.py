@@ -36,7 +36,7 @@ class Voicing:
     ) -> None:
         self._session, self._terms, self._config = session, terms, config
         self._talk, self._turns, self._account, self._say = talk, turns, account, say
-        self.microphone = Microphone(session, terms, lambda: listening(config.view), say.post)
+        self.microphone = Microphone(session, terms, lambda: listening(config.view), say.post, self._committed)
         self._silent_since: tuple[float, int] | None = None
 
     # -- what the client asks
@@ -64,12 +64,16 @@ class Voicing:
             self._say.tell({"type": "input_audio_buffer.cleared"}, audio=self.microphone.news())
 
     def _commit(self) -> None:
-        item = heard(new_id("item"))
         self.microphone.check_turn()
+        self.microphone.commit(self._committed())
+
+    def _committed(self) -> str:
+        """Tell that what was heard is an item; its id."""
+        item = heard(new_id("item"))
         previous = self._talk.draft.insert(item, after=None)
         gone = map(events.deleted, self._talk.draft.bound(keep=item.id))
         self._say.tell(*events.committed(item.view, previous), *gone, audio=self.microphone.news())
-        self.microphone.commit(item.id)
+        return item.id
 
     def sound_of(self, item: c.NewItem) -> bytes | None:
         """The audio that an item brings with it, if it does and somebody can hear it.

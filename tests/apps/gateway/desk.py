@@ -33,7 +33,8 @@ class Desk:
         self.metrics = GatewayMetrics(CollectorRegistry())
         terms = Terms("penstock-demo", PARTITION, self.settings, self.metrics, lambda: RATES)
         self.session = Session("sess_1", terms)
-        self.codec = Realtime(longest=self.settings.max_message_bytes)
+        hears = self.settings.audio.hears
+        self.codec = Realtime(longest=self.settings.max_message_bytes, audio=20 << 20 if hears else 0)
         self.told = Told()
         self.turns: list[Turn] = []
         self.headers: list[Mapping[str, str]] = []

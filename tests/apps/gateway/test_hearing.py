@@ -307,6 +307,19 @@ def test_cancel_commit_and_ask_in_one_go() -> None:
     assert [u.text for u in desk.turns[1].conversation] == ["one", "two"]
 
 
+def test_a_response_that_waits_can_be_cancelled() -> None:
+    """What was asked for and has not begun does not begin after a cancel."""
+    desk = VoiceDesk()
+    desk.listen(turn_detection=None)
+    desk.hear()
+    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
+    desk.send("response.create")
+
+    assert desk.send("response.cancel") == []
+    assert types(desk.transcribed(item, "never mind")) == [f"{TRANSCRIPTION}completed"]
+    assert error_of(desk.send("response.cancel"))["code"] == "response_cancel_not_active"
+
+
 def test_audio_in_an_item_is_transcribed() -> None:
     """Audio that comes as an item goes through a stream of its own, and is answered when its words are known."""
     desk = VoiceDesk()

@@ -141,6 +141,32 @@ def test_the_buffer_of_what_is_played_is_the_clients() -> None:
     assert "WebRTC" in error_of(VoiceDesk().send("output_audio_buffer.clear"))["message"]
 
 
+def test_a_turn_by_hand_is_not_endless() -> None:
+    """What the client does not commit in time is an item all the same, before the speech stage forgets it."""
+    desk = VoiceDesk({"ahead_s": 1e6})
+    desk.listen(turn_detection=None)
+
+    told = [event for _ in range(250) for event in desk.hear(1000)]
+    last = desk.send("input_audio_buffer.commit")
+
+    assert [event["item_id"] for event in told if event["type"] == "input_audio_buffer.committed"] == [
+        one.item for one in desk.sounds if one.then == "commit"
+    ][:1]
+    assert [one.at // (1000 * MS) for one in desk.sounds if one.then == "commit"] == [240, 250]
+    assert last[0]["previous_item_id"] == told[0]["item_id"]
+
+
+def test_audio_in_an_item_has_an_end() -> None:
+    """More than the speech stage keeps of a turn is refused, and the length is told."""
+    desk = VoiceDesk()
+    desk.listen(format={"type": "audio/pcmu"})
+    part = {"type": "input_audio", "audio": b64encode(b"\xff" * 8000 * 241).decode()}
+
+    error = error_of(desk.send("conversation.item.create", item={"type": "message", "role": "user", "content": [part]}))
+
+    assert "241.000 s" in error["message"]
+
+
 # -- its pace
 
 
