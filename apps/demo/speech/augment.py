@@ -45,13 +45,13 @@ def hum(rng: np.random.Generator, length: int) -> Wave:
 
 def music(rng: np.random.Generator, length: int) -> Wave:
     """Chords of plucked notes."""
-    sound, time = np.zeros(length), np.arange(length) / RATE
-    for begin in np.arange(0, length / RATE, rng.uniform(0.15, 0.6)):
-        after = np.clip(time - begin, 0, None)
+    sound, time = np.zeros(length + 2 * RATE), np.arange(2 * RATE) / RATE
+    for begin in np.arange(0, length, int(rng.uniform(0.15, 0.6) * RATE)):
         for note in rng.integers(40, 84, rng.integers(1, 4)):
-            pitch, decay = 440 * 2 ** ((note - 69) / 12), np.exp(-after * rng.uniform(1, 8)) * (time >= begin)
-            sound += decay * sum(np.sin(2 * np.pi * pitch * n * after) / n**1.5 for n in range(1, 5))
-    return unit(sound)
+            pitch, decay = 440 * 2 ** ((note - 69) / 12), np.exp(-time * rng.uniform(1, 8))
+            overtones = sum(np.sin(2 * np.pi * pitch * n * time) / n**1.5 for n in range(1, 5))
+            sound[begin : begin + len(time)] += decay * overtones
+    return unit(sound[:length])
 
 
 def tones(rng: np.random.Generator, length: int) -> Wave:
