@@ -38,7 +38,8 @@ SILENT = Problem("transcription_failed", "the stream of audio has ended before i
 class Heard(msgspec.Struct, omit_defaults=True):
     """A turn of speech on its way: found by its sound (`auto`), or what the client has committed.
 
-    `ended` says that it is an item of the conversation, of which `chars` of the transcript were told so far.
+    `ended` says that it is an item of the conversation, of which `chars` of the transcript were told so far. `left`
+    says that the client has committed or forgotten what it has begun with: it is one only if it had ended before that.
     """
 
     item: str
@@ -46,6 +47,7 @@ class Heard(msgspec.Struct, omit_defaults=True):
     auto: bool = False
     ended: bool = False
     chars: int = 0
+    left: bool = False
 
 
 class Hearing(msgspec.Struct, omit_defaults=True):
@@ -112,7 +114,7 @@ class Ears:
     @property
     def begun(self) -> tuple[str, ...]:
         """The items that what is being said will be."""
-        return tuple(turn.item for turn in self._turns.values() if not turn.ended)
+        return tuple(turn.item for turn in self._turns.values() if not turn.ended and not turn.left)
 
     def overdue(self, since: float) -> Iterator[Heard]:
         """Those that have waited for it since then or longer."""
@@ -152,7 +154,7 @@ class Ears:
         for event in told.events:
             kind = event["type"]
             if kind in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
-                self._forget_begun()
+                self._leave_begun()
                 stream = self.stream
             elif kind == "conversation.item.done" and untranscribed(restored(event["item"])):
                 item = event["item"]["id"]
@@ -160,9 +162,14 @@ class Ears:
                 made += self._transcribed(self._early.pop(item)) if item in self._early else []
         return made
 
-    def _forget_begun(self) -> None:
-        """What has begun will not be a turn of its own: it was committed, or forgotten."""
+    def _leave_begun(self) -> None:
+        """What has begun is committed or forgotten, unless the stage says that it had ended before."""
         for item in self.begun:
+            self._turns[item] = msgspec.structs.replace(self._turns[item], left=True)
+
+    def _end_left(self) -> None:
+        """All that ended before a commit has been told before what was committed is transcribed."""
+        for item in [turn.item for turn in self._turns.values() if turn.left]:
             self._end(item)
 
     # -- what the speech stage says
@@ -185,7 +192,8 @@ class Ears:
     def _started(self, message: SpeechStarted | SpeechStopped) -> list[Event]:
         if message.item in self._turns or message.item in self._over or message.item in self._talk.told:
             return []
-        self._forget_begun()
+        for item in [turn.item for turn in self._turns.values() if not turn.ended]:
+            self._end(item)
         self._await(Heard(message.item, message.turn, auto=True))
         self._note(message.turn, message.at)
         return [events.heard("speech_started", message.item, audio_start_ms=message.at // MS)]
@@ -194,7 +202,7 @@ class Ears:
         turn = self._turns.get(name)
         if turn is None or turn.ended:
             return []
-        self._await(msgspec.structs.replace(turn, ended=True))
+        self._await(msgspec.structs.replace(turn, ended=True, left=False))
         self._note(stream, at)
         item = heard(name)
         previous, gone = self._talk.append(item)
@@ -206,7 +214,7 @@ class Ears:
 
     def _said(self, message: Transcript) -> list[Event]:
         turn = self._turns.get(message.item)
-        if turn is None:
+        if turn is None or turn.left:
             return []
         text = message.text[max(0, turn.chars - message.at) :]
         self._turns[turn.item] = msgspec.structs.replace(turn, chars=max(turn.chars, message.at + len(message.text)))
@@ -224,6 +232,8 @@ class Ears:
         self._end(turn.item)
         if (item := self._talk.told.get(turn.item)) is not None:
             made += [events.deleted(gone) for gone in self._talk.finish(transcribed(item, message.text))]
+        if not turn.auto:
+            self._end_left()
         if turn.auto and self.answers and not blank(message.text):
             self.wanted = self.wanted or {**WANTED}
         return [*made, *self._completed(turn, message)]

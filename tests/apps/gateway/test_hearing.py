@@ -227,6 +227,21 @@ def test_a_commit_takes_over_the_turn_that_goes_on() -> None:
     assert [one.text for one in desk.session.conversation] == ["cut short"]
 
 
+def test_a_turn_that_had_ended_before_the_commit_is_a_turn_of_its_own() -> None:
+    """The stage hears the end of a turn only after the client has committed what comes behind it: no word is lost."""
+    desk = VoiceDesk()
+    desk.hear()
+    desk.started("i1", 0)
+    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
+
+    told = [event["type"] for event in desk.stopped("i1", 900)]
+    desk.transcribed("i1", "before")
+    desk.transcribed(item, "behind")
+
+    assert told[:2] == ["input_audio_buffer.speech_stopped", "input_audio_buffer.committed"]
+    assert {one.text for one in desk.session.conversation} == {"before", "behind"}
+
+
 def test_clear_forgets_what_was_not_committed() -> None:
     """After a clear there is nothing to commit, and speech that had begun is no turn."""
     desk = VoiceDesk()
