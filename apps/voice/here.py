@@ -14,6 +14,9 @@ from apps.speaking import loaded_speak
 from apps.speech import loaded_speech
 from pipeline.memory import MemoryBus
 
+UNBOUNDED = 1e6
+"""Seconds of audio in a second: the client does not send more than is heard."""
+
 
 @asynccontextmanager
 async def transcriber(settings: Settings) -> AsyncGenerator[str, None]:
@@ -50,6 +53,6 @@ async def speaker(settings: Settings) -> AsyncGenerator[str, None]:
 
 
 def _sounding(settings: Settings, *, speaks: bool) -> Settings:
-    """`settings` with a gateway that takes audio, and gives some if it `speaks`."""
-    audio = replace(settings.gateway.audio, hears=True, speaks=speaks)
+    """`settings` with a gateway that takes audio as fast as the client sends it, and gives some if it `speaks`."""
+    audio = replace(settings.gateway.audio, hears=True, speaks=speaks, speed=UNBOUNDED, address_speed=UNBOUNDED)
     return replace(settings, gateway=replace(settings.gateway, audio=audio))
