@@ -9,7 +9,9 @@ from contextlib import aclosing
 
 from pipeline.errors import SynthesisFailed
 from pipeline.voice import RATE, Sentence
+from stages.postprocess.speak.ahead import ahead
 from stages.postprocess.speak.encode import Piece, Utterance
+from stages.postprocess.speak.gate import Gate
 from stages.postprocess.speak.metrics import SpeakMetrics
 from stages.postprocess.speak.synthesizer import Sound, Synthesizer
 from stages.postprocess.spoken import Said, speakable, spoken
@@ -29,9 +31,12 @@ class Aloud:
     def __init__(self, synthesizer: Synthesizer, metrics: SpeakMetrics) -> None:
         self._synthesizer = synthesizer
         self._metrics = metrics
+        self._gate = Gate(synthesizer.at_once)
 
-    async def pieces(self, sentence: Sentence, utterance: Utterance) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, sentence: Sentence, utterance: Utterance, due: float) -> AsyncGenerator[Piece, None]:
         """The pieces of `utterance`, which is to become `sentence`; none, if nothing is said in it.
+
+        Of all that are to be spoken, the one goes first that is `due` first, in seconds since 1970.
 
         Raises:
             SynthesisFailed: it could not be spoken to its end.
@@ -40,7 +45,8 @@ class Aloud:
             return
         said = spoken(sentence.text)
         speed = min(max(sentence.voice.speed, SLOWEST), FASTEST)
-        async with aclosing(self._sounds(said.text.rstrip(), sentence.voice.name, speed)) as sounds:
+        making = self._sounds(said.text.rstrip(), sentence.voice.name, speed, due)
+        async with aclosing(ahead(making, 0)) as sounds:  # or its place would be held while it is heard
             async for sound in sounds:
                 for piece in utterance.add(_placed(sound, said, sentence)):
                     yield piece
@@ -48,19 +54,16 @@ class Aloud:
         for piece in utterance.finish(sentence.at + len(sentence.text), pause):
             yield piece
 
-    async def _sounds(self, text: str, voice: str, speed: float) -> AsyncGenerator[Sound, None]:
-        """What the synthesizer makes of `text`. Measured is how long it is waited for, not for who takes it."""
-        took, samples = 0.0, 0
+    async def _sounds(self, text: str, voice: str, speed: float, due: float) -> AsyncGenerator[Sound, None]:
+        """What the synthesizer makes of `text`, when it is its turn; measured."""
+        samples = 0
         with self._metrics.waiting.track_inprogress():
-            async with aclosing(self._synthesizer.say(text, voice, speed)) as sounds:
-                while True:
-                    begun = time.perf_counter()
-                    sound = await _next(sounds)
-                    took += time.perf_counter() - begun
-                    if sound is None:
-                        break
+            async with self._gate.place(due), aclosing(self._synthesizer.say(text, voice, speed)) as sounds:
+                begun = time.perf_counter()
+                while (sound := await _next(sounds)) is not None:
                     samples += len(sound.samples)
                     yield sound
+                took = time.perf_counter() - begun
         self._metrics.synthesis.observe(took)
         self._metrics.made.inc(samples / RATE)
         if samples:

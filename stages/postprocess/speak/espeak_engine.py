@@ -49,6 +49,8 @@ class EspeakSynthesizer:
         SynthesisFailed: there is no such voice.
     """
 
+    at_once = 1
+
     def __init__(self, voice: str = "", *, rate: int = 175, pitch: int = 50) -> None:
         self._espeak: Espeak = espeak()
         self._usual = voice or USUAL

@@ -22,7 +22,7 @@ class SpeakMetrics:
             return Counter(PREFIX + name, text, registry=own)
 
         self.first = histogram("first_audio_seconds", "From an answer's first sentence to its first sound")
-        self.synthesis = histogram("synthesis_seconds", "What a sentence took to be spoken, waiting included")
+        self.synthesis = histogram("synthesis_seconds", "What the synthesizer took for a sentence")
         self.factor = histogram("real_time_factor", "Seconds of that for a second of sound", FACTORS)
         self.waiting = Gauge(PREFIX + "waiting", "Sentences that are being spoken, or wait for it", registry=own)
         self.made = counter("audio_seconds", "Seconds of sound made")

@@ -42,6 +42,10 @@ class Pace:
             self._origin += late
         return 0.0
 
+    def needed(self, position: int, now: float) -> float:
+        """When what begins at `position` will be heard, if it is there by then."""
+        return now if self._origin is None else self._origin + position / RATE
+
     def unheard(self, end: int, now: float) -> float:
         """How many seconds of what was published up to `end` nobody can have heard yet."""
         if self._origin is None:

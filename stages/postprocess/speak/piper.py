@@ -36,6 +36,8 @@ class PiperSynthesizer:
         ModelLoadError: there is no voice, or it cannot be loaded.
     """
 
+    at_once = 1
+
     def __init__(self, path: Path) -> None:
         found = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
         if not found or not found[0].is_file():

@@ -33,7 +33,7 @@ class ServerSynthesizer:
         key: What lets us in.
         model: What it calls its model.
         voice: Who speaks in any case; none is whom the client names, if OpenAI has such a voice.
-        most: Texts that it gets at once; more wait here.
+        most: Texts that it shall get at once.
         first_s: Seconds to wait for the first sound of a text.
         next_s: Seconds to wait for each further one.
     """
@@ -54,7 +54,7 @@ class ServerSynthesizer:
         # These would come from the environment, and are no business of whoever runs a server.
         self._client.organization = self._client.project = self._client.admin_api_key = None
         self._model, self._own = model or USUAL_MODEL, voice
-        self._places = asyncio.Semaphore(most)
+        self.at_once = most
         self._first_s, self._next_s = first_s, next_s
 
     async def __aenter__(self) -> Self:
@@ -68,7 +68,7 @@ class ServerSynthesizer:
     async def say(self, text: str, voice: str, speed: float) -> AsyncGenerator[Sound, None]:
         """See `Synthesizer.say`."""
         marks, made, odd = list(spread(text, guessed_length(text, speed))), 0, b""
-        async with self._places, aclosing(self._chunks(text, self._voice(voice), speed)) as chunks:
+        async with aclosing(self._chunks(text, self._voice(voice), speed)) as chunks:
             async for chunk in chunks:
                 whole = odd + chunk
                 odd = whole[len(whole) & ~1 :]

@@ -104,7 +104,7 @@ class SpeakStage:
         async with aclosing(ahead(_in_order(first, messages, self._clock), 0)) as sentences:
             async for sentence in sentences:
                 utterance = Utterance(heard.made, first.voice.encoding)
-                async with aclosing(self._aloud.pieces(sentence, utterance)) as pieces:
+                async with aclosing(self._aloud.pieces(sentence, utterance, heard.due)) as pieces:
                     async for piece in pieces:
                         heard.made = utterance.end
                         yield piece, sentence.since
@@ -118,6 +118,11 @@ class Hearing:
         self.made = 0
         self.end = 0
         self.complete = False
+
+    @property
+    def due(self) -> float:
+        """When what is made next will be heard, in seconds since 1970."""
+        return self._pace.needed(self.made, self._clock())
 
     def wait(self, piece: Piece, since: float) -> float:
         """How many seconds to wait before `piece`, of a sentence that was said at `since`, is published."""

@@ -34,7 +34,10 @@ class Sound(NamedTuple):
 
 
 class Synthesizer(Protocol):
-    """Speaks one text at a time for each who asks, and for many at once as well as it can."""
+    """Speaks one text at a time for each who asks."""
+
+    at_once: int
+    """How many texts it is worth to give it at once."""
 
     def say(self, text: str, voice: str, speed: float) -> AsyncGenerator[Sound, None]:
         """Speak `text` by `voice` ("": the usual one; one that is not there is another's), `speed` times as fast.

@@ -51,6 +51,8 @@ async def settle() -> None:
 class FakeSynthesizer:
     """Says each letter for a tenth of a second, as a level that is its code; fails at a `!` if it shall."""
 
+    at_once = 1
+
     def __init__(self, *, fails: BaseException | None = None, letters: int = 0) -> None:
         self.said: list[tuple[str, str, float]] = []
         self.closed = 0

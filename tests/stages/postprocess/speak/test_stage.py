@@ -219,6 +219,43 @@ async def test_synthesis_runs_ahead_and_no_further() -> None:
     assert len(synthesizer.said) == 20
 
 
+async def test_the_one_that_is_needed_first_is_spoken_first() -> None:
+    """Of several answers the beginning of a new one goes before what others will hear later."""
+    synthesizer = FakeSynthesizer(letters=1)
+    stage = make_stage(synthesizer, Clock(), lead_s=100.0, ahead_s=100.0)
+    long = sentences("Well, " * 4, "this is A. ", "And A again. ")
+
+    async def hear(messages: list[Sentence]) -> None:
+        await spoken(stage, messages)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(hear(long))
+        while len(synthesizer.said) < 1:  # noqa: ASYNC110 (a moment)
+            await asyncio.sleep(0)
+        tasks.create_task(hear(sentences("One.")))
+        tasks.create_task(hear(sentences("Two.")))
+
+    order = [text for text, _, _ in synthesizer.said]
+    assert order.index("One.") < order.index("And A again.")
+    assert order.index("Two.") < order.index("And A again.")
+
+
+async def test_place_is_not_held_while_it_is_heard() -> None:
+    """A long sentence that is heard for long keeps nobody from speaking, although only one can at a time."""
+    clock = Clock()
+    synthesizer = FakeSynthesizer()
+    stage = make_stage(synthesizer, clock, lead_s=0.1, ahead_s=0.2)
+
+    async def source() -> Stream:
+        yield sentences("A sentence that is heard for five seconds and more, and that is long.", last=False)[0]
+        await asyncio.Event().wait()
+
+    async with aclosing(stage(source())) as stream:
+        await anext(stream)
+        await settle()
+        assert len(await spoken(stage, sentences("Other."))) > 3
+
+
 async def test_all_sentences_are_read_at_once() -> None:
     """Sentences do not wait in the log until it is their turn: those of others are behind them."""
     taken = 0
