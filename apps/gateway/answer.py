@@ -45,10 +45,10 @@ class Running(msgspec.Struct, frozen=True, omit_defaults=True):
 class Answer:
     """The state of one response. `asked_at` and `ends_by` are in seconds of the gateway's clock.
 
-    `follows` are the items that the conversation had when it was told to begin, after which the answer comes. One that
-    is spoken has a `track`, and is `finished` before it has been spoken to its end. `cut` is why no more of it is told,
-    if so; `kept` is what was heard of it by what its client says. `heard_at` is when
-    that ended which it answers, `cut_at` when it was interrupted, and `sounded_at` when its audio began.
+    `follows` are the items that the conversation had when it was told to begin, after which the answer comes; `length`
+    is that of its text so far. One that is spoken has a `track`, and is `finished` before it has been spoken to its
+    end. `cut` is why no more of it is told, if so; `kept` is what was heard of it by what its client says. `heard_at`
+    is when that ended which it answers, `cut_at` when it was cut, and `sounded_at` when its audio began.
     """
 
     def __init__(self, view: Event, *, asked_at: float, ends_by: float) -> None:
@@ -72,7 +72,7 @@ class Answer:
         self.track = Track(encoding(audio["output"]["format"])) if audio else None
         self._place = Place(self.id, "item_" + self.id.removeprefix("resp_"), spoken=self.track is not None)
         self._texts: list[str] = []
-        self._length = 0
+        self.length = 0
         self._tokens = 0
         self._likelihoods: tuple[Likelihood, ...] = ()
 
@@ -147,10 +147,10 @@ class Answer:
 
     def fresh(self, piece: Delta) -> str:
         """What of `piece` was not seen yet; where text before it is missing, the answer is broken."""
-        if piece.at > self._length:
+        if piece.at > self.length:
             self.broken = True
         self._note(piece)
-        return "" if self.broken else piece.text[self._length - piece.at :]
+        return "" if self.broken else piece.text[self.length - piece.at :]
 
     def sound(self, piece: Spoken) -> list[Event]:
         """The answer is heard; where audio before it is missing, it is broken."""
@@ -178,7 +178,7 @@ class Answer:
 
     def _keep(self, text: str) -> None:
         self._texts.append(text)
-        self._length += len(text)
+        self.length += len(text)
 
     def end(self, finished: Finished) -> Finished:
         """How the answer ends: as `finished` says, unless it was cut off, or text is missing."""
@@ -186,7 +186,7 @@ class Answer:
             finished = msgspec.structs.replace(finished, usage=self.finished.usage)
         if self.cut:
             return msgspec.structs.replace(finished, status="cancelled", problem=None)
-        lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self._length
+        lost = finished.status in ("completed", "incomplete") and (finished.length or 0) > self.length
         if lost or self.broken:
             return Finished(finished.session, finished.turn, status="failed", usage=finished.usage, problem=GAP)
         return finished

@@ -28,7 +28,7 @@ class Telling:
         text = answer.fresh(piece)
         if not text or answer.cut:
             return []
-        if self.metrics is not None and not answer.text:
+        if self.metrics is not None and not answer.length:
             self.metrics.first_text(answer, time.monotonic())
         opening, gone = self._opened(answer)
         return [*opening, answer.grow(text), *gone]

@@ -15,6 +15,7 @@ import websockets
 from pipeline.memory import MemoryBus
 from tests.apps.gateway.checks import Told
 from tests.apps.gateway.harness import Client, Running, connected, gateway, until
+from tests.apps.gateway.test_chat import chat, frames
 from tests.apps.gateway.test_resume import SECRET, back, session_of
 from tests.apps.gateway.test_sockets import silent
 from tests.apps.gateway.voice_desk import MS, VoiceDesk, audio_settings
@@ -174,6 +175,13 @@ async def test_who_goes_in_the_middle_of_a_flood_is_let_go() -> None:
         assert running.count("voice_sessions") == 0
 
     assert sum(len(sound.data) for sound in ears.sounds) == 5_000 * MS * 2
+
+
+async def test_lines_are_answered_in_lines() -> None:
+    """`/chat/NAME` is text, wherever there is a speak stage or not."""
+    async with voiced(MemoryBus()) as (running, _), chat(running) as socket:
+        await socket.send("hello")
+        assert "".join(await frames(socket)) == "You said: hello"
 
 
 async def test_audio_is_refused_where_nobody_hears() -> None:
