@@ -181,7 +181,7 @@ async def test_lines_are_answered_in_lines() -> None:
     """`/chat/NAME` is text, wherever there is a speak stage or not."""
     async with voiced(MemoryBus()) as (running, _), chat(running) as socket:
         await socket.send("hello")
-        assert "".join(await frames(socket)) == "You said: hello"
+        assert "".join(await frames(socket)) == "You said: hello<END>"
 
 
 async def test_audio_is_refused_where_nobody_hears() -> None:
