@@ -22,6 +22,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.readme_voice import voice  # noqa: E402 - the path is set for it
+
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "penstock.example.toml"
 NUMBERS = ROOT / "docs" / "numbers"
@@ -232,6 +234,10 @@ def _rate(one: dict[str, Any]) -> str:
     return rate if over is None else f"{rate} ({over['median']:.2f})"
 
 
+def _voice(result: dict[str, Any]) -> str:
+    return f"{voice(result, plotted=(NUMBERS / 'voice.svg').exists())}\n\n{_source(result)}"
+
+
 def _evaluation(result: dict[str, Any]) -> str:
     trained, free = result["target"], result["free"]
     right = ", ".join(f"{kind} {share} %" for kind, share in result["right_percent"].items())
@@ -251,6 +257,7 @@ RENDERED = {
     "startup": _startup,
     "overhead": _overhead,
     "llm": _llm,
+    "voice": _voice,
     "sessions": _sessions,
     "bus": _bus,
     "chaos": _chaos,
