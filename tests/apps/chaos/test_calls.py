@@ -157,7 +157,6 @@ async def test_without_recordings_nobody_calls() -> None:
 
 def test_recordings_are_synthesised_speech_and_always_the_same() -> None:
     """Sentences with rests between, as 16-bit samples; each plan's recordings are different ones."""
-    pytest.importorskip("espeakng_loader")
     first, second = recordings(Plan(voices=1, recordings=2))
 
     assert len(first.says) == len(second.says) == SENTENCES

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.speech import BUNDLED
 from tests import services
 
 pytestmark = [
@@ -90,6 +91,23 @@ async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path, environme
     assert sum(found["faults"].values()) >= 5
     assert "All guarantees were kept" in page.read_text()
     assert {path.name for path in logs.iterdir()} >= {"broker.log", "gateway-0.log", "llm.log", "penstock.toml"}
+
+
+@pytest.mark.skipif(not (BUNDLED / "model.bin").is_file(), reason="the bundled recogniser is not there")
+async def test_every_word_is_heard_once(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Workers of all stages are killed while clients speak: no turn, no word and no answer is lost or comes twice."""
+    report, logs = tmp_path / "report.json", tmp_path / "logs"
+    options = ["--voices", "2", "--minutes", "0.6", "--every", "7", "--faults", "kill", "--json", str(report)]
+    async with chaos(*options, folder=logs, environment=environment) as process:
+        async with asyncio.timeout(DEADLINE_S):
+            said = (await process.communicate())[0].decode()
+    assert process.returncode == 0, said
+
+    spoken = json.loads(report.read_text())["spoken"]
+    assert (spoken["lost"], spoken["repeated"]) == (0, 0)
+    assert spoken["equal"] == spoken["compared"] == spoken["turns"] >= 6
+    assert spoken["words"] > 20
+    assert spoken["answers"] > 0
 
 
 async def test_ctrl_c_ends_all_its_programs(tmp_path: Path, environment: dict[str, str]) -> None:
