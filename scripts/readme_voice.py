@@ -9,11 +9,11 @@ def voice(result: dict[str, Any], *, plotted: bool) -> str:
     """The figures of docs/numbers/voice.json, without the command that made them."""
     whole, silence = result["whole_file"], result["silence_ms"]
     title = (
-        f"**Speech in real time**, {result['model']}, {result['spoken']}; on whole files faster-whisper has a word error "
-        f"rate of {whole['wer']:.1%} over {whole['words']:,} words. In milliseconds: from the beginning of the speech to "
-        f"the first word, from a word's end to its standing there for good, and from the end of the speech to the final "
-        f"text (`penstock` waits for {silence} ms of silence; for the button and the plain loop the client says where "
-        f"the speech ends). *Unaware*: computing takes no time; *back*: words that were shown and did not stay."
+        f"**Speech in real time**, {result['model']}, {result['spoken']}; on whole files faster-whisper has a word "
+        f"error rate of {whole['wer']:.1%} over {whole['words']:,} words. In milliseconds: from the beginning of the "
+        f"speech to the first word, from a word's end to its standing there for good, and from the end of the speech "
+        f"to the final text (`penstock` waits for {silence} ms of silence; for the button and the plain loop the "
+        f"client says where the speech ends). *Unaware*: computing takes no time; *back*: words that did not stay."
     )
     rows = ["| | WER | first word p50 | lag p50 | p95 | final p50 | p95 | back |", f"|{'---|' * 8}"]
     rows += [_row(name, one) for name, one in result["listening"].items()]
@@ -49,7 +49,8 @@ def _curve(result: dict[str, Any], *, plotted: bool) -> str:
     held = result["held"]
     text = (
         f"**Sessions at once** on this machine, clients included: the final transcript stays within 300 ms of the "
-        f"silence (p95) up to {held['final']} sessions, the first sound within 600 ms of the speech up to {held['audio']}."
+        f"silence (p95) up to {held['final']} sessions, the first sound within 600 ms of the speech up to "
+        f"{held['audio']}."
     )
     return f"{text}\n\n![p95 over sessions](docs/numbers/voice.svg)" if plotted else text
 
