@@ -9,6 +9,8 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+TEXT_ONLY = {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}}
+
 
 class Client:
     """One session. `text` is all that was answered so far to the last question."""
@@ -59,6 +61,7 @@ class Client:
 
 @asynccontextmanager
 async def session(url: str) -> AsyncIterator[Client]:
-    """A session at the gateway of that address."""
+    """A session at the gateway of that address, in text."""
     async with connect(f"{url}/v1/realtime", compression=None) as socket:
+        await socket.send(json.dumps(TEXT_ONLY))
         yield Client(socket)
