@@ -20,7 +20,7 @@ from pipeline.errors import PenstockError
 from pipeline.voice import RATE
 
 LARGE_PIECE = RATE // 2
-"""Samples that are sent at once where it shall go fast."""
+"""Samples that are sent at once where all of them are there, and it shall go fast."""
 AHEAD_S = 30.0
 """Seconds of sound that are sent beyond what is known to have been heard."""
 QUIET_S = 1.0
@@ -113,7 +113,8 @@ class Job:
     async def _send(self, recording: Recording, sent: Sent, *, realtime: bool) -> None:
         begun = time.perf_counter()
         try:
-            async with aclosing(_pieces(recording, PIECE if realtime else LARGE_PIECE)) as pieces:
+            live = realtime or recording.seconds is None
+            async with aclosing(_pieces(recording, PIECE if live else LARGE_PIECE)) as pieces:
                 async for piece in pieces:
                     self._samples += len(piece) // BYTES_PER_SAMPLE
                     if realtime:

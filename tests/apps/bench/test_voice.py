@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,18 +17,24 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from apps.bench import voice_exchange, voice_ours, voice_plain
+from apps.bench import voice, voice_exchange, voice_ours, voice_plain
 from apps.bench.report import Spread
+from apps.bench.voice import Plan
+from apps.bench.voice_alone import Alone, Counting
 from apps.bench.voice_clips import Clip, demo_clips, folder_clips
 from apps.bench.voice_exchange import Step, all_talked, talker
 from apps.bench.voice_ours import PATIENCE_S, NotHeard, all_heard, session
 from apps.bench.voice_peers import PlainLoop, at_16k, text_of
 from apps.bench.voice_plot import Line, plot
 from apps.bench.voice_report import Width, aims, as_data, bearable, exchanged, held, lines, listened
-from apps.bench.voice_score import Heard, Rate, Shown
+from apps.bench.voice_score import Heard, Rate, Shown, first_shown
+from apps.settings import AsrSettings
+from apps.speech import Ears as Loaded
 from pipeline.errors import SettingsError
+from scripts.readme_voice import voice as readme_voice
 from tests.apps.voice.fake import SILENCE_S, Ears, Gateway
 from tests.apps.voice.sounds import silence, tone, wav
+from tests.stages.preprocess.speech.fakes import PowerVad, ToneRecogniser, say
 
 DEADLINE_S = 20
 
@@ -228,3 +237,54 @@ def test_the_curve_knows_where_the_budget_broke() -> None:
 def test_patience_is_longer_than_any_budget() -> None:
     """Or what never came would count as in time."""
     assert min(PATIENCE_S, voice_exchange.PATIENCE_S) * 1000 > 600
+
+
+async def test_where_computing_takes_no_time_the_position_is_the_clock() -> None:
+    """Words lag by what the policy waits for, however long the recogniser takes; the final comes after the silence."""
+    recogniser = ToneRecogniser()
+    transcriber = Counting(recogniser)
+    spoken = say("what time is it")
+    said = Clip("x", "what time is it", spoken.tobytes(), (0.2, 0.46, 0.72, 0.98), 0.98)
+    slow = recogniser.recognise
+
+    def dawdling(tasks: Any) -> Any:
+        time.sleep(0.05)
+        return slow(tasks)
+
+    recogniser.recognise = dawdling  # type: ignore[method-assign]
+    async with asyncio.timeout(DEADLINE_S), transcriber:
+        heard = await Alone(Loaded(PowerVad(), recogniser), AsrSettings(), transcriber).hear(said)
+    assert heard.text == "what time is it"
+    assert heard.final == pytest.approx(0.98 + voice_ours.SILENCE_MS / 1000, abs=0.07)
+    first = first_shown(heard)
+    assert first is not None
+    assert 0.4 <= first <= 1.2
+
+
+@pytest.mark.slow
+async def test_a_whole_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part finds its clips and its gateway, and the file says what was measured and what it was aimed at."""
+    clips = [clip("how much is it", 0.1)._replace(ends=(0.02, 0.04, 0.06, 0.1)) for _ in range(2)]
+    gateway = Gateway(*["how much is it"] * 40)
+
+    @asynccontextmanager
+    async def served(options: list[str], folder: Path) -> AsyncIterator[SimpleNamespace]:
+        async with gateway.serving() as url:
+            yield SimpleNamespace(url=url)
+
+    async def alone(*_: Any) -> Any:
+        return {voice.UNAWARE: [(one, Heard((), one.text, 0.9)) for one in clips]}, Rate(8, 0, 0.0)
+
+    monkeypatch.setattr(voice, "served", served)
+    monkeypatch.setattr(voice, "_alone", alone)
+    monkeypatch.setattr(voice_exchange, "PLAYED_S", 0.05)
+    plan = Plan(clips=2, exchanges=1, each=1, widths=(1, 2), peers=False)
+    found = await voice._measured([], "model", AsrSettings(), plan, clips)
+    voice._tell(plan, AsrSettings(model="x"), found, tmp_path / "voice.json")
+    told = json.loads((tmp_path / "voice.json").read_text())
+    assert list(told["listening"]) == [voice.UNAWARE, "penstock", voice.BY_HAND]
+    assert told["listening"]["penstock"]["rate"] == {"words": 8, "errors": 0, "wer": 0.0}
+    assert [width["sessions"] for width in told["curve"]] == [1, 2]
+    assert told["exchanges"]["audio"]["n"] == 1
+    assert len(told["aims"]) >= 3
+    assert "penstock" in readme_voice(told, plotted=True)
