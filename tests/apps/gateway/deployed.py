@@ -43,14 +43,15 @@ class Deployment:
 
 
 @asynccontextmanager
-async def deployed(kafka: KafkaService, folder: Path) -> AsyncGenerator[Deployment, None]:
-    """A deployment of two gateways, on topics of its own."""
+async def deployed(kafka: KafkaService, folder: Path, **settings_of: str) -> AsyncGenerator[Deployment, None]:
+    """A deployment of two gateways, on topics of its own; `settings_of` are more variables of their environment."""
     settings = KafkaSettings(bootstrap=kafka.bootstrap, topic_prefix=f"resume-{unused_port()}-")
     await create_topics(settings, ROUTE, partitions=4)
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
         "PENSTOCK_KAFKA_TOPIC_PREFIX": settings.topic_prefix,
         "PENSTOCK_GATEWAY_SECRET": "of this deployment, and of no other one",
+        **settings_of,
     }
     with ExitStack() as stack:
 
