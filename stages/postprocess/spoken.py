@@ -1,5 +1,7 @@
 """What is said of a written text: the words without their markup, addresses by their host, no pictures.
 
+The long numbers of orders and telephones are said digit by digit.
+
 Keeps, for each character that is said, the place in the text where it comes from.
 """
 
@@ -25,6 +27,7 @@ _PARTS = re.compile(
     | (?P<tag></?[A-Za-z][^<>\n]*>)
     | (?P<mail>\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+)
     | (?P<url>(?:https?://|\bwww\.)[^\s<>"'`]+)
+    | (?P<digits>(?<![\d$€£¥])(?<!\d[.,])\d{5,}(?<!00)(?![\d€£¥%]|[.,]\d))
     | (?P<span>(?<=\d)[ ]?[–—][ ]?(?=\d))
     | (?P<times>(?<=\d)[ ]?\*[ ]?(?=\d))
     | (?P<marks>[*`~|\\]+|(?<!\w)_+|_+(?!\w))
@@ -91,7 +94,11 @@ def _is_picture(character: str) -> bool:
 def _said(text: str, match: re.Match[str]) -> Iterator[tuple[str, int]]:
     """What is said of a part that is not plain text."""
     kind = match.lastgroup
-    if kind in ("label", "target"):
+    if kind == "digits":
+        for place in range(match.start(), match.end()):
+            yield text[place], place
+            yield " ", place
+    elif kind in ("label", "target"):
         for said, place in _pairs(match["label"]):
             yield said, place + match.start("label")
     elif kind is not None:

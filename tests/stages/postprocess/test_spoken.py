@@ -29,6 +29,8 @@ from stages.postprocess.spoken import speakable, spoken, words
         ("Hi 😀👍🏽 👩‍👩‍👧 🇩🇪!", "Hi   !"),
         ("1️⃣ 20°C, ½ €5 & 10 %", "1 20°C, ½ €5 & 10 %"),
         ("left → right", "left , right"),
+        ("Order 73111753, or 12345.", "Order 7 3 1 1 1 7 5 3 , or 1 2 3 4 5 ."),
+        ("2026: 50000 of 1234567.89 or $12345, 12345%", "2026: 50000 of 1234567.89 or $12345, 12345%"),
         ("你好，世界。", "你好，世界。"),
         ("naïve café", "naïve café"),
     ],
