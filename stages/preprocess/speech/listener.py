@@ -101,7 +101,7 @@ class Listener:
         of what was told.
         """
         first = min((turn.start for turn in self._turns), default=self._at)
-        place = first // (RESET * FRAME) * RESET * FRAME - MEMORY - MOST_PADDING
+        place = first // (RESET * FRAME) * RESET * FRAME - MEMORY - self._padding
         if place >= self._done or place >= self._settled + SETTLE:
             self._settled = max(self._settled, place)
         return self._settled
@@ -176,6 +176,10 @@ class Listener:
         return self._how.detection or MANUAL
 
     @property
+    def _padding(self) -> int:
+        return min(ms(self._detection.padding_ms), MOST_PADDING)
+
+    @property
     def _named(self) -> Turn:
         assert self._turn is not None
         return self._turn
@@ -194,7 +198,7 @@ class Listener:
     def _begin(self) -> Iterator[Message]:
         """Speech has begun: a piece of it, and a turn where there is none."""
         speech = self._at - BEGIN_FRAMES * FRAME
-        padded = max(speech - min(ms(self._detection.padding_ms), MOST_PADDING), self._free)
+        padded = max(speech - self._padding, self._free)
         frames = [frame.samples for frame in self._recent if frame.end - FRAME >= padded]
         self._piece = Piece(self._at - len(frames) * FRAME, frames, BEGIN_FRAMES)
         if self._turn is None:
