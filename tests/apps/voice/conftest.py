@@ -73,7 +73,7 @@ def two_turns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wav(tmp_path_factory.mktemp("voice") / "microphone.wav", sound)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser(chromium: str, two_turns: Path) -> AsyncIterator[Browser]:
     """Give a browser with that file for a microphone, and with a profile of its own."""
     async with async_playwright() as playwright:
@@ -83,7 +83,7 @@ async def browser(chromium: str, two_turns: Path) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def browse(browser: Browser) -> AsyncIterator[Visit]:
     """Give a function that opens an address as a new visitor; no page may fail, or ask any other host for anything."""
     visitors: list[tuple[str, Talker]] = []
@@ -105,7 +105,7 @@ async def browse(browser: Browser) -> AsyncIterator[Visit]:
             assert not [line for line in talker.console if "Content Security Policy" in line]
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def server() -> AsyncIterator[FakeRealtime]:
     """Give a running fake server, all of whose events are the protocol's."""
     expect.set_options(timeout=PAGE_TIMEOUT_MS)
@@ -116,7 +116,7 @@ async def server() -> AsyncIterator[FakeRealtime]:
             validated(event)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def visit(browse: Visit, server: FakeRealtime) -> Visit:
     """Give a function that opens the voice page of the fake server as a new visitor."""
 

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -64,6 +65,8 @@ class Session:
     sent: dict[str, int] = field(default_factory=dict)
     position: int = 0
     loud_for: int = 0
+    loud: int = 0
+    crossings: int = 0
     turn: Turn | None = None
     answer: Answer | None = None
     transcribing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +75,11 @@ class Session:
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Give the client's events of one type."""
         return [event for event in self.heard if event["type"] == kind]
+
+    @property
+    def hertz(self) -> float:
+        """Give the pitch of what was loud so far."""
+        return self.crossings / 2 / (self.loud / RATE)
 
     @property
     def detection(self) -> dict[str, Any] | None:
@@ -140,6 +148,9 @@ class Session:
         """Find the beginning and the end of speech."""
         self.position += len(frame)
         loud = max(map(abs, frame)) >= LOUD
+        if loud:
+            self.loud += len(frame)
+            self.crossings += sum((a < 0) != (b < 0) for a, b in pairwise(frame))
         self.loud_for = self.loud_for + len(frame) if loud else 0
         if self.detection is None or self.script.absent:
             return
