@@ -16,6 +16,7 @@ from pipeline.voice import Sound
 from tests.pipeline.fakes import Tap, eventually, make_loop, put, running, tapping
 from tests.pipeline.streams import Hearing, end, say, texts
 from tests.pipeline.test_loop_contract import PARTITIONS, doomed, kafka_route, kill
+from tests.services import KafkaService
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -178,6 +179,35 @@ async def test_silence_ends_a_stream_and_its_next_word_begins_it_again(bus: Bus)
             assert await replies.silent()
 
     assert [call[0] for call in one.calls + two.calls] == [0, 6, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+async def test_streams_outlive_their_broker(own_kafka: KafkaService) -> None:
+    """It is killed while many speak, and comes back: every turn is told whole, from its beginning, and is settled."""
+    hearing, names, found = Hearing(), [f"audio_{n}" for n in range(6)], dict[str, set[str]]()
+    words = {0: "one.", 4: "two.", 8: "three.", 14: "four."}
+    async with (
+        kafka_route(own_kafka) as bus,
+        tapping(bus, REPLIES) as replies,
+        running(loop := hearing_loop(hearing, bus)),
+    ):
+        for name in names:
+            await say(bus, "one.tw", stream=name, session=name)
+        assert len(await all_of(replies, turns=len(names))) == len(names)
+        own_kafka.kill()
+        saying = [asyncio.create_task(say(bus, "o.three.", stream=n, session=n, at=6)) for n in names]
+        await asyncio.to_thread(own_kafka.restart)
+        await asyncio.wait_for(asyncio.gather(*saying), 40)
+        for name in names:
+            await say(bus, "four.", stream=name, session=name, at=14)
+        while not found.keys() >= {f"{name}@14" for name in names}:
+            for told in await replies.take(1):
+                found.setdefault(told.item, set()).add(told.text)
+        await eventually(lambda: committed(loop) == 19 * len(names))
+
+    assert {item: {words[int(item.rpartition("@")[2])]} for item in found} == found
+    assert len(found) >= 3 * len(names)
 
 
 async def test_the_parts_of_one_topic_are_noted_apart(bus: Bus) -> None:
