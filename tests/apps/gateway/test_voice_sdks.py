@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from agents.realtime import RealtimeAgent, RealtimeRunner
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
@@ -152,6 +153,7 @@ async def test_openai_sdk_sends_audio_as_an_item() -> None:
     assert response["output"][0]["content"][0]["text"] == "You said: six seven"
 
 
+@pytest.mark.slow
 async def test_a_file_of_minutes_goes_through() -> None:
     """Fifteen megabytes in one event: taken, let go on at its pace, and heard to the last word."""
     told = Told()
