@@ -53,9 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for one in findings(device, Path(folder), fast.REHEARSAL if options.rehearse else fast.REAL):
             found.append(one)
-            console.print(
-                f"{ {True: 'right', False: 'WRONG', None: ''}[one.right]:6}{one.what}: {one.seen}", markup=False
-            )
+            console.print(f"{VERDICTS[one.right]:6}{one.what}: {one.seen}", markup=False)
     if options.json:
         options.json.write_text(json.dumps([one._asdict() for one in found], indent=1))
     return int(any(one.right is False for one in found))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stages.llm.gpu.graphs import Call, Capture
 from tests.gpu import fast, right
 from tests.gpu.__main__ import findings
 from tests.gpu.report import Finding
@@ -38,6 +39,25 @@ def test_the_check_can_be_run(tmp_path: Path) -> None:
     assert [one for one in found if one.right is False] == []
     assert sum(one.right is True for one in found) == 5
     assert {one.what for one in found} >= {"step of 1, replayed", "gaps, replayed", "attention", "memory"}
+
+
+def _unrecorded() -> Capture:
+    """What cannot record anything."""
+
+    def record(call: Call) -> Call:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    return record
+
+
+def test_steps_that_were_not_replayed_are_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nothing could be recorded all is launched and right: the check of the graphs says so, and fails."""
+    monkeypatch.setattr(right, "capture_for", lambda _device: _unrecorded)
+
+    found = list(right.graphs(CPU, tmp_path))
+
+    assert {one.right for one in found} == {False}
+    assert all(one.seen.startswith("0 of ") for one in found)
 
 
 def test_time_in_which_something_is_done() -> None:
