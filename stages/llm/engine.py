@@ -103,6 +103,7 @@ class TorchEngine:
         )
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
+        self._prepared = 0
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._live, name="penstock-model", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -135,7 +136,9 @@ class TorchEngine:
         ids = (*prompt.ids, *prompt.emitted)
         self._check(ids)
         check_ids(prompt.sampling, self._model.tokens, self._model.name)
-        if matcher := await self._grammars.matcher(prompt):
+        with self._preparing():
+            matcher = await self._grammars.matcher(prompt)
+        if matcher:
             self._check(ids)  # much may have happened meanwhile
         with self._submitted(self._sequence(prompt, matcher)) as mailbox:
             while True:
@@ -164,10 +167,19 @@ class TorchEngine:
     def _check(self, ids: Seq[int]) -> None:
         if not self.alive:
             raise EngineUnavailable("the model is not running")
-        if len(self._mailboxes) >= self.takes:
+        if len(self._mailboxes) + self._prepared >= self.takes:
             raise Overloaded("too many turns come at once", retry_after=SOONEST_S)
         if not 0 <= min(ids) <= max(ids) < self._model.tokens:
             raise InvalidParameter("prompt", f"has token ids that {self._model.name!r} does not have")
+
+    @contextmanager
+    def _preparing(self) -> Generator[None, None, None]:
+        """A prompt waits for its grammar, which counts as coming, too."""
+        self._prepared += 1
+        try:
+            yield
+        finally:
+            self._prepared -= 1
 
     @contextmanager
     def _submitted(self, sequence: Sequence) -> Generator[Mailbox, None, None]:

@@ -7,6 +7,7 @@ where those take seconds for some grammars, and needs no other package. Knows of
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,32 +52,45 @@ class Grammars:
         self._model = model
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="penstock-grammar")
 
     async def matcher(self, prompt: Prompt) -> Matcher | None:
         """What follows the answer to `prompt` from `prompt.emitted` on; None if it may be anything.
 
+        What is compiled already is had at once; all else waits for what was asked for before.
+
         Raises:
             InvalidParameter: the grammar is none, or no text matches it.
         """
-        if prompt.sampling.grammar is None:
+        grammar = prompt.sampling.grammar
+        if grammar is None:
             return None
-        loop = asyncio.get_running_loop()
-        machine = await loop.run_in_executor(self._thread, self._machine, prompt.sampling.grammar)
-        return Matcher(machine, len(prompt.ids), self._model.eos)
+        machine = self._known(grammar)
+        if machine is None:
+            machine = await asyncio.get_running_loop().run_in_executor(self._thread, self._made, grammar)
+        return Matcher(machine.deep_copy(), len(prompt.ids), self._model.eos)
 
     def close(self) -> None:
         """Take no more; what is being compiled is left to itself."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _machine(self, grammar: Grammar) -> LLMatcher:
-        compiled = self._compiled.get(grammar)
+    def _known(self, grammar: Grammar) -> LLMatcher | None:
+        with self._lock:
+            if grammar not in self._compiled:
+                return None
+            self._compiled.move_to_end(grammar)
+            return self._compiled[grammar]
+
+    def _made(self, grammar: Grammar) -> LLMatcher:
+        compiled = self._known(grammar)  # another may have asked for it meanwhile
         if compiled is None:
-            compiled = self._compiled[grammar] = self._compile(grammar)
-        self._compiled.move_to_end(grammar)
-        if len(self._compiled) > KEPT:
-            self._compiled.popitem(last=False)
-        return compiled.deep_copy()
+            compiled = self._compile(grammar)
+            with self._lock:
+                self._compiled[grammar] = compiled
+                if len(self._compiled) > KEPT:
+                    self._compiled.popitem(last=False)
+        return compiled
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         if self._tokenizer is None:

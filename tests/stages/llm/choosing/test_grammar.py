@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
@@ -13,14 +14,14 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
 
-from pipeline.errors import EngineUnavailable, InvalidParameter
+from pipeline.errors import EngineUnavailable, InvalidParameter, Overloaded
 from pipeline.messages import Grammar
 from stages.llm.choosing import grammar as grammar_module
 from stages.llm.choosing.grammar import Grammars, Matcher
 from stages.llm.engine import TorchEngine
 from stages.llm.models.model import LoadedModel, load_model
 from tests.stages import models
-from tests.stages.llm.running import answer, make_prompt, some_ids
+from tests.stages.llm.running import DEADLINE_S, answer, make_prompt, some_ids
 
 DATE = Grammar("regex", r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 PERSON = Grammar(
@@ -190,6 +191,41 @@ async def test_a_grammar_is_compiled_once(grammars: Grammars, monkeypatch: pytes
     got = second.mask([], ())
     assert got is not None
     assert torch.equal(got, mask)
+
+
+async def test_what_is_compiled_waits_for_no_other(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a grammar is being compiled for long, one that was compiled before is had at once."""
+    await matcher(grammars, DATE)
+    done, compile_it = threading.Event(), Grammars._compile
+    monkeypatch.setattr(Grammars, "_compile", lambda *of: done.wait(DEADLINE_S) and compile_it(*of))
+    slow = asyncio.create_task(matcher(grammars, PERSON))
+    await asyncio.sleep(0)
+
+    try:
+        async with asyncio.timeout(DEADLINE_S / 2):
+            await matcher(grammars, DATE)
+        assert not slow.done()
+    finally:
+        done.set()
+        await slow
+
+
+async def test_prompts_that_wait_for_their_grammar_are_counted(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many prompts are taken at once, those whose grammars are still to be compiled among them."""
+    done, compile_it = threading.Event(), Grammars._compile
+    monkeypatch.setattr(Grammars, "_compile", lambda *of: done.wait(DEADLINE_S) and compile_it(*of))
+    async with TorchEngine(model, most=1, queue=1) as engine:
+        asked = [make_prompt([7], session=f"s{n}", grammar=DATE, max_output_tokens=1) for n in range(engine.takes)]
+        waiting = [asyncio.create_task(answer(engine, one)) for one in asked]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(Overloaded):
+                await answer(engine, make_prompt([7]))
+        finally:
+            done.set()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_only_the_latest_grammars_are_kept(grammars: Grammars) -> None:
