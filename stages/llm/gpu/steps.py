@@ -28,6 +28,8 @@ class Steps:
     def __init__(self, network: Any, capture: Callable[[], Capture] | None = None) -> None:
         self._network, self._capture = network, capture
         self._graphs: Graphs | None = None
+        self._cuts: set[int] = set()
+        """How the kernels cut the rows: known from the first step on, so that it is sent with all else."""
 
     def record(self, store: Tensor, context: int) -> None:
         """From now on record small steps of sequences in `store`, of up to `context` positions; those of no other."""
@@ -48,9 +50,11 @@ class Steps:
             logits = self._graphs(ids, wanted, places, store)
             if logits is not None:
                 return logits
-        tables = tables_for_step(len(ids), len(wanted), len(places), blocks_of(places), store)
+        tables = tables_for_step(len(ids), len(wanted), len(places), blocks_of(places), store, self._cuts)
         tables.fill(places, {"ids": ids, "wanted": wanted})
-        return self.compute(tables, store).float()
+        logits = self.compute(tables, store).float()
+        self._cuts |= tables.cuts
+        return logits
 
     def compute(self, tables: Tables, store: Tensor) -> Tensor:
         """The logits of what `tables` hold, [n, vocabulary]: calls on the device alone, which can be recorded."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from stages.llm.cache.kv import BLOCK
 from stages.llm.engine import TorchEngine
+from stages.llm.gpu.attention import Paged
 from stages.llm.gpu.graphs import ROWS, Bucket, Call, Graphs, fitting, widths
 from stages.llm.gpu.steps import Steps, steps_for
 from stages.llm.gpu.tables import Tables
@@ -40,6 +42,24 @@ def test_steps_say_what_the_library_says(kind: str, recorded: bool, load: Callab
             expected = right(model, text.ids[number][: text.computed[number]])
             torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
     assert recorder.replayed == (4 if recorded else 0)
+
+
+def test_launched_steps_send_all_at_once() -> None:
+    """How the kernels cut the rows is learned from the first step; from then on it is in the one copy that is sent."""
+    sent: list[bool] = []
+
+    def network(*, ragged: Paged, logits_to_keep: Tensor, **_: object) -> SimpleNamespace:
+        tiles, ids = (
+            one.untyped_storage().data_ptr() for one in (ragged.tables.tiles(16), ragged.tables.mirror.part("ids"))
+        )
+        sent.append(tiles == ids)
+        return SimpleNamespace(logits=torch.zeros(1, len(logits_to_keep), 5))
+
+    steps = Steps(network)
+    for start in range(3):
+        steps([7], [0], [Place(0, 1, start, [0])], torch.zeros(1, 1, 2, 1, BLOCK, 4))
+
+    assert sent == [False, True, True]
 
 
 def test_a_larger_step_is_launched(model: LoadedModel) -> None:
