@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -13,10 +13,9 @@ import numpy as np
 
 from pipeline.voice import RATE
 from stages.postprocess.speak.espeak import SAMPLE_RATE, Espeak, Kind, Piece, Style, espeak
-from stages.postprocess.speak.espeak import Mark as EspeakMark
-from stages.postprocess.speak.resample import resample
+from stages.postprocess.speak.resample import Resampler
 from stages.postprocess.speak.scripts import language_of
-from stages.postprocess.speak.synthesizer import Mark, Sound
+from stages.postprocess.speak.synthesizer import Mark, Samples, Sound
 
 USUAL = "en-us"
 WARMING_UP = "hello"
@@ -25,6 +24,9 @@ SLOWEST, FASTEST = 80, 450
 
 GAP_S = 0.031
 """Seconds of a unit of the gap between words, at 80 words a minute."""
+
+FIRST, GROWTH = SAMPLE_RATE // 2, 4
+"""Bytes of an utterance that are handed out first, a quarter of a second, and how many times more each next time."""
 
 VARIANTS = MappingProxyType(
     {
@@ -55,7 +57,7 @@ class EspeakSynthesizer:
         self._espeak: Espeak = espeak()
         self._usual = voice or USUAL
         self._rate, self._pitch = rate, pitch
-        self._said(WARMING_UP, self.style(WARMING_UP, "", 1.0), threading.Event())
+        self._make(Making(WARMING_UP, lambda _: None), self.style(WARMING_UP, "", 1.0))
         self._thread = ThreadPoolExecutor(1, "espeak")
 
     async def __aenter__(self) -> Self:
@@ -75,12 +77,25 @@ class EspeakSynthesizer:
 
     async def say(self, text: str, voice: str, speed: float) -> AsyncGenerator[Sound, None]:
         """See `Synthesizer.say`."""
-        given_up = threading.Event()
-        style = self.style(text, voice, speed)
+        loop = asyncio.get_running_loop()
+        made: asyncio.Queue[Sound | None] = asyncio.Queue()
+        making = Making(text, lambda sound: loop.call_soon_threadsafe(made.put_nowait, sound))
+        work = loop.run_in_executor(self._thread, self._make, making, self.style(text, voice, speed))
         try:
-            yield await asyncio.get_running_loop().run_in_executor(self._thread, self._said, text, style, given_up)
+            while (sound := await made.get()) is not None:
+                yield sound
+            await work
         finally:
-            given_up.set()
+            making.given_up.set()
+            work.cancel()
+
+    def _make(self, making: Making, style: Style) -> None:
+        try:
+            if not making.given_up.is_set():
+                self._espeak.stream(making.text, style, making.take)
+                making.finish()
+        finally:
+            making.tell(None)
 
     def _voice(self, text: str, name: str) -> str:
         """The voice called `name`, or which one is meant; in the language of `text`, where one can see that."""
@@ -91,29 +106,50 @@ class EspeakSynthesizer:
             usual, plus, suffix = name.partition("+")
         return language_of(text, usual) + plus + suffix
 
-    def _said(self, text: str, style: Style, given_up: threading.Event) -> Sound:
-        """`text` as sound; nothing, if it was `given_up` meanwhile."""
-        pcm = bytearray()
-        marks: list[EspeakMark] = []
 
-        def take(piece: Piece) -> bool:
-            pcm.extend(piece.pcm)
-            marks.extend(piece.marks)
-            return not given_up.is_set()
+class Making:
+    """Sound in the making, which happens in the thread; each `tell` hands some of it out, and None means the end.
 
-        if not given_up.is_set():
-            self._espeak.stream(text, style, take)
-        if given_up.is_set():
-            pcm.clear()
-        samples = resample(np.frombuffer(bytes(pcm), np.int16), SAMPLE_RATE, RATE)
-        words = [(mark.start, mark.at * RATE // SAMPLE_RATE) for mark in marks if mark.kind is Kind.WORD]
-        return Sound(samples, tuple(_between(text, words)))
+    The first of it comes soon, the rest in larger and larger pieces: each costs a turn of the event loop.
+    """
 
+    def __init__(self, text: str, tell: Callable[[Sound | None], object]) -> None:
+        self.text = text
+        self.tell = tell
+        self.given_up = threading.Event()
+        self._resampler = Resampler(SAMPLE_RATE, RATE)
+        self._pcm = bytearray()
+        self._marks: list[Mark] = []
+        self._said = 0
+        self._enough = FIRST
 
-def _between(text: str, words: list[Mark]) -> Iterator[Mark]:
-    """Those of `words` that begin after the one before, and not within a number, of which each part has a mark."""
-    last = 0
-    for place, sample in words:
-        if last < place < len(text) and (text[place - 1].isspace() or not text[place - 1].isascii()):
-            yield place, sample
-            last = place
+    def take(self, piece: Piece) -> bool:
+        """The next piece of espeak-ng's; whether to go on."""
+        self._pcm.extend(piece.pcm)
+        self._marks.extend(self._words(piece))
+        if len(self._pcm) >= self._enough:
+            self._enough *= GROWTH
+            self._tell(self._resampler.feed(self._taken()))
+        return not self.given_up.is_set()
+
+    def finish(self) -> None:
+        """That was all."""
+        self._tell(np.concatenate((self._resampler.feed(self._taken()), self._resampler.finish())))
+
+    def _taken(self) -> Samples:
+        pcm, self._pcm = self._pcm, bytearray()
+        return np.frombuffer(pcm, np.int16)
+
+    def _tell(self, samples: Samples) -> None:
+        marks, self._marks = tuple(self._marks), []
+        self.tell(Sound(samples, marks))
+
+    def _words(self, piece: Piece) -> Iterator[Mark]:
+        """Where words begin, after the one before; not within a number, of which each part has a mark."""
+        for mark in piece.marks:
+            place = mark.start
+            if mark.kind is not Kind.WORD or not self._said < place < len(self.text):
+                continue
+            if self.text[place - 1].isspace() or not self.text[place - 1].isascii():
+                self._said = place
+                yield place, mark.at * RATE // SAMPLE_RATE

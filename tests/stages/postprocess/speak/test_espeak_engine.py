@@ -30,8 +30,9 @@ async def synthesizer() -> AsyncGenerator[EspeakSynthesizer, None]:
 async def said(synthesizer: EspeakSynthesizer, text: str = TEXT, voice: str = "", speed: float = 1.0) -> Sound:
     """The sound of `text`."""
     async with asyncio.timeout(20), aclosing(synthesizer.say(text, voice, speed)) as sounds:
-        (sound,) = [sound async for sound in sounds]
-    return sound
+        found = [sound async for sound in sounds]
+    marks = [mark for sound in found for mark in sound.marks]
+    return Sound(np.concatenate([sound.samples for sound in found]), tuple(marks))
 
 
 def seconds(sound: Sound) -> float:
@@ -51,6 +52,33 @@ async def test_text_is_heard_with_its_words(synthesizer: EspeakSynthesizer) -> N
     samples = [sample for _, sample in sound.marks]
     assert samples == sorted(samples)
     assert 0 < samples[0] < samples[-1] < len(sound.samples)
+
+
+async def test_first_sound_comes_before_the_rest_is_made(synthesizer: EspeakSynthesizer) -> None:
+    """Of a long text the beginning is there soon, in a small piece; the rest comes in few larger ones."""
+    async with asyncio.timeout(20), aclosing(synthesizer.say(TEXT * 20, "", 1.0)) as sounds:
+        begun = time.monotonic()
+        lengths = [len((await anext(sounds)).samples)]
+        soon = time.monotonic() - begun
+        lengths += [len(sound.samples) async for sound in sounds]
+        whole = time.monotonic() - begun
+
+    assert 0.1 * RATE < lengths[0] < 0.4 * RATE
+    assert lengths[1] > 2 * lengths[0]
+    assert len(lengths) < 8
+    assert sum(lengths) > 50 * RATE
+    assert soon < whole / 3
+
+
+async def test_same_sound_again(synthesizer: EspeakSynthesizer) -> None:
+    """A text has the same samples and marks again, whatever was spoken meanwhile: its positions can be relied on."""
+    first = await said(synthesizer, TEXT, "coral")
+    await said(synthesizer, "Something else.", "onyx", 1.3)
+
+    again = await said(synthesizer, TEXT, "coral")
+
+    assert again.samples.tobytes() == first.samples.tobytes()
+    assert again.marks == first.marks
 
 
 async def test_mark_stands_where_the_word_is_heard(synthesizer: EspeakSynthesizer) -> None:
