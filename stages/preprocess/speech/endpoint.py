@@ -26,6 +26,9 @@ QUIET = 7 * FRAME
 PAUSE = 10 * FRAME
 """Silence at which a piece that is long enough is closed: 320 ms."""
 
+SHORT_PAUSE = 4 * FRAME
+"""Silence at which one is closed that is half as long as can be: better there than in the middle of what follows."""
+
 LONG_PAUSE = RATE
 """Silence at which any piece is closed."""
 

@@ -20,6 +20,7 @@ from stages.preprocess.speech.endpoint import (
     MOST_PADDING,
     PAUSE,
     QUIET,
+    SHORT_PAUSE,
     Voice,
     limits,
     ms,
@@ -229,14 +230,21 @@ class Listener:
             piece.go_on()
         elif silence >= QUIET and not piece.closing:
             piece.ask_to_close(self._asking)
-        if silence >= LONG_PAUSE or (silence >= PAUSE and piece.end - piece.start >= self._window // 4):
+        length = piece.end - piece.start
+        if silence >= self._pause(length):
             self._close()
-        elif piece.end - piece.start >= self._window:
+        elif length >= self._window:
             piece.go_on()
             piece.ask_to_close(self._asking)
             self._cutting = True
         elif silence < QUIET and self._wants_words(turn, piece):
             piece.ask(self._asking)
+
+    def _pause(self, length: int) -> int:
+        """The silence at which a piece that is so long is closed."""
+        if length >= self._window // 2:
+            return SHORT_PAUSE
+        return PAUSE if length >= self._window // 4 else LONG_PAUSE
 
     def _wants_words(self, turn: Turn, piece: Piece) -> bool:
         """Whether it is time to tell what was said so far."""
