@@ -58,6 +58,7 @@ LEGEND = (
     f"final: from the end of the speech, where ours waits for {SILENCE_MS} ms of silence first",
     "button, plain loop: the client says where the speech ends",
     "first: from the beginning of the speech; lag: from a word's end to its standing there for good",
+    "plain loop: faster-whisper's defaults each second; whisperlivekit: its localagreement on faster-whisper",
     "unaware: computing takes no time; back: words that were shown and did not stay",
 )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from apps.bench.voice_clips import Clip
 from apps.bench.voice_ours import PIECE, SILENCE_MS
-from apps.bench.voice_peers import at_16k
+from apps.bench.voice_peers import LEAD, LEAD_S, at_16k
 from apps.bench.voice_plain import EVERY_S
 from apps.bench.voice_score import Heard, Shown, words_of
 from apps.settings import AsrSettings
@@ -102,13 +102,13 @@ class Alone:
             if isinstance(message, Transcript):
                 growing += message.text
             elif isinstance(message, Transcribed):
-                done, growing, final = f"{done} {message.text}".strip(), "", self._at / RATE
-            shown.append(Shown(self._at / RATE, f"{done} {growing}".strip()))
+                done, growing, final = f"{done} {message.text}".strip(), "", self._at / RATE - LEAD_S
+            shown.append(Shown(self._at / RATE - LEAD_S, f"{done} {growing}".strip()))
         return Heard(tuple(shown), done, final)
 
     async def _sounds(self, clip: Clip) -> AsyncGenerator[Any, None]:
         how = Listening(detection=Detection(silence_ms=SILENCE_MS), language="en")
-        sound = clip.sound + bytes(2 * TAIL)
+        sound = LEAD + clip.sound + bytes(2 * TAIL)
         for at in range(0, len(sound) // 2, PIECE):
             await self._idle()
             self._at = at + PIECE

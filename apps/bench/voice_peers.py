@@ -29,9 +29,12 @@ from stages.preprocess.speech.resample import Resampler
 
 THEIR_RATE = 16_000
 PIECE_S = 0.02
+LEAD_S = 0.5
+"""Silence before a clip, which whoever speaks into a microphone leaves, too; times count from after it."""
 READY_S, STOP_S, POLL_S = 120.0, 10.0, 0.1
 SETTLED_S = 2.5
 """When whisperlivekit has changed nothing for so long after the end of the speech, that was its last word."""
+LEAD = bytes(2 * int(RATE * LEAD_S))
 PEER = Path(sys.prefix) / "peer" / "bin" / "python"
 """Where `make peer` puts it."""
 
@@ -77,7 +80,7 @@ class PlainLoop:
         """See `Contestant`; the clip's end is told, as by a button."""
         shown: list[Shown] = []
         async with connect(self._url, compression=None) as socket:
-            begun = time.perf_counter()
+            begun = time.perf_counter() + LEAD_S
             sending = asyncio.create_task(self._send(socket, clip, begun))
             try:
                 async for frame in socket:
@@ -91,7 +94,7 @@ class PlainLoop:
         raise NotReady("the plain loop hung up")
 
     async def _send(self, socket: ClientConnection, clip: Clip, begun: float) -> None:
-        await send_in_real_time(socket, at_16k(clip.sound), begun)
+        await send_in_real_time(socket, at_16k(LEAD + clip.sound), begun - LEAD_S)
         await socket.send("end")
 
 
@@ -106,10 +109,10 @@ class WhisperLiveKit:
     async def hear(self, clip: Clip) -> Heard:
         """See `Contestant`; after the clip there is silence, by which it ends."""
         shown: list[Shown] = []
-        sound = at_16k(clip.sound + bytes(2 * int(RATE * (PATIENCE_S + SETTLED_S))))
+        sound = at_16k(LEAD + clip.sound + bytes(2 * int(RATE * (PATIENCE_S + SETTLED_S))))
         async with connect(f"{self._url}/asr?language=en", compression=None) as socket:
-            begun = time.perf_counter()
-            sending = asyncio.create_task(send_in_real_time(socket, sound, begun))
+            begun = time.perf_counter() + LEAD_S
+            sending = asyncio.create_task(send_in_real_time(socket, sound, begun - LEAD_S))
             try:
                 await self._read(socket, clip, begun, shown)
             finally:
