@@ -153,9 +153,12 @@ class Microphone:
         self._waiting.append(Sound(self._session, stream, at, how=how, then="end"))
         self.release(time.monotonic())
 
-    def ended(self, position: int) -> None:
-        """A turn was found that ends at `position`."""
-        self.begins = max(self.begins, min(position, self.position))
+    def ended(self, stream: str, position: int) -> None:
+        """A turn was found that ends at `position`; in another gateway's stream, that shows how far this had come."""
+        if stream == self.stream:
+            self.begins = max(self.begins, min(position, self.position))
+        elif not self.stream:
+            self.position = self.begins = max(self.position, position)
 
     # -- the stream
 

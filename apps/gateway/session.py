@@ -153,7 +153,7 @@ class Session:
     def _configure(self, patch: c.SessionPatch) -> None:
         if patch.type == "transcription" and not self.config.transcription:
             self.voicing.check_transcription(empty=not len(self.talk.draft) and not len(self.turns))
-        self.config.update(patch, spoke=bool(self.turns.tracks))
+        self.config.update(patch, spoke=self.turns.spoke)
         self.say.tell(events.session_event("session.updated", self.config.view))
 
     def create(self, command: c.ItemCreate) -> None:

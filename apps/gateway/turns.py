@@ -65,6 +65,11 @@ class Turns:
         return next((answer for answer in self if answer.item_id == item_id), None)
 
     @property
+    def spoke(self) -> bool:
+        """Whether any answer was heard."""
+        return bool(self.tracks) or any(answer.track and answer.track.position for answer in self)
+
+    @property
     def current(self) -> Answer | None:
         """The one response that writes to the conversation."""
         return next((answer for answer in self._answers.values() if answer.in_conversation), None)

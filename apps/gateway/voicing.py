@@ -107,8 +107,8 @@ class Voicing:
         match message:
             case SpeechStarted():
                 self._silent_since = None
-            case SpeechStopped() if message.turn == microphone.stream:
-                microphone.ended(message.at)
+            case SpeechStopped():
+                microphone.ended(message.turn, message.at)
             case Transcript() if made and message.words and message.turn == microphone.stream:
                 lag = (microphone.position - message.words[-1].end) / RATE
                 self._terms.metrics.voice.partial_lag.observe(max(0.0, lag))
@@ -178,4 +178,4 @@ class Voicing:
         times = {"audio_start_ms": since // MS, "audio_end_ms": until // MS}
         triggered = events.heard("timeout_triggered", item.id, **times)
         self._say.tell(triggered, *events.committed(item.view, previous), *gone, wanted={**WANTED})
-        self.microphone.ended(until)
+        self.microphone.ended(self.microphone.stream, until)

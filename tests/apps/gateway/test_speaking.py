@@ -204,7 +204,11 @@ def test_the_voice_stays_once_it_was_heard() -> None:
     """After the first audio the session's voice is fixed; the same one, and all else, may still be told."""
     desk = VoiceDesk()
     desk.send("session.update", session={"audio": {"output": {"voice": "ash"}}})
-    desk.speak(desk.ask("hi"))
+    turn = desk.ask("hi")
+    desk.delta(turn, 0, "yes")
+    desk.send("session.update", session={"audio": {"output": {"voice": "echo"}}})
+    desk.send("session.update", session={"audio": {"output": {"voice": "ash"}}})
+    desk.spoken(turn, 0, 100)
 
     error = error_of(desk.send("session.update", session={"audio": {"output": {"voice": "marin"}}}))
     (updated,) = desk.send("session.update", session={"audio": {"output": {"voice": "ash", "speed": 1.5}}})

@@ -95,12 +95,12 @@ def test_the_stream_is_ended_and_another_one_begins() -> None:
 
     there, missed = arrived(desk)
     stream = there.stream
-    stopped = there.stopped("i1", 4900)
+    stopped = there.stopped("i1", 5700)
     there.hear(100)
 
     assert [(one.turn, one.then) for one in there.sounds[:1]] == [(desk.stream, "end")]
     assert stopped[0]["type"] == "input_audio_buffer.speech_stopped"
-    assert (there.sounds[-1].at, there.stream != stream) == (5000 * MS, True)
+    assert (there.sounds[-1].at, there.stream != stream) == (5700 * MS, True)
     assert missed[-1]["resumed"] is True
     assert missed[-1]["input_audio_ms"] == 5000
 
