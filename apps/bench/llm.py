@@ -156,18 +156,20 @@ def measured(pair: Pair, plan: Plan, step: Callable[[], None]) -> Iterator[Width
 
     from stages.llm.models.model import load_model
 
-    before, threads = torch.get_num_threads(), threads_of(pair, plan)
-    torch.set_num_threads(threads)
-    models = [load_model(folder, device="cpu", dtype=plan.dtype) for folder in (pair.target, pair.draft)]
-    prompts = prompts_of(pair, models[0], plan.tokens)
-    with TemporaryDirectory() as folder:
-        for width in plan.widths:
-            warm, *asked = [list(islice(prompts, max(width, LEAST_PROMPTS))) for _ in range(plan.rounds + 1)]
-            with ExitStack() as stack:
-                contestants = cast(pair, models, plan, width, Path(folder), stack)
-                rounds = contest(contestants, asked, warm=warm, tokens=plan.tokens, streams=width, step=step)
-                yield Width(width, rounds, {one.name: one.serves for one in contestants})
-    torch.set_num_threads(before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_of(pair, plan))
+    try:
+        models = [load_model(folder, device="cpu", dtype=plan.dtype) for folder in (pair.target, pair.draft)]
+        prompts = prompts_of(pair, models[0], plan.tokens)
+        with TemporaryDirectory() as folder:
+            for width in plan.widths:
+                warm, *asked = [list(islice(prompts, max(width, LEAST_PROMPTS))) for _ in range(plan.rounds + 1)]
+                with ExitStack() as stack:
+                    contestants = cast(pair, models, plan, width, Path(folder), stack)
+                    rounds = contest(contestants, asked, warm=warm, tokens=plan.tokens, streams=width, step=step)
+                    yield Width(width, rounds, {one.name: one.serves for one in contestants})
+    finally:
+        torch.set_num_threads(before)
 
 
 def prompts_of(pair: Pair, model: LoadedModel, tokens: int) -> Iterator[Ids]:

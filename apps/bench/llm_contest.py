@@ -168,7 +168,7 @@ class Figures(NamedTuple):
 def figures(rounds: Sequence[Round], reference: Sequence[Round]) -> Figures:
     """The figures of a contestant's `rounds`, the answers compared with those in `reference`."""
     answers = [answer for one in rounds for answer in one.answers]
-    gaps = [(then.at - chunk.at, len(then.ids)) for answer in answers for chunk, then in pairs(answer)]
+    gaps = [(then.at - chunk.at, len(then.ids)) for answer in answers for chunk, then in pairwise(answer)]
     guesses = [one.speculated for one in rounds if one.speculated is not None]
     guessed, right = sum(one.guessed for one in guesses), sum(one.right for one in guesses)
     later = [chunk for answer in answers for chunk in answer[1:]]
@@ -195,11 +195,6 @@ def differences(rounds: Sequence[Round], reference: Sequence[Round]) -> list[Dif
         if places:
             found.append(Difference(number, places[0], both[1][places[0]], both[0][places[0]]))
     return found
-
-
-def pairs(answer: Answer) -> Iterable[tuple[Chunk, Chunk]]:
-    """Each chunk with the next."""
-    return pairwise(answer)
 
 
 def tokens_of(answer: Answer) -> Ids:

@@ -12,9 +12,13 @@ from itertools import count, cycle
 from typing import TYPE_CHECKING
 
 from apps.bench.llm_contest import Ids
+from pipeline.errors import SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+MISSES = 2000
+"""Conversations in a row without a prompt that fits, after which there is none."""
 
 KINDS = ("short", "medium", "long", "multi-turn", "code", "maths", "long context")
 
@@ -106,27 +110,39 @@ def _assistant(text: str) -> dict[str, str]:
 
 
 def standard_prompts(tokenizer: PreTrainedTokenizerBase, *, longest: int, seed: int) -> Iterator[Ids]:
-    """All kinds in turn, without end; a number in front makes each another prompt. Only of at most `longest` tokens."""
-    rng = random.Random(f"standard {seed}")
+    """All kinds in turn, without end; a number in front makes each another prompt. Only of at most `longest` tokens.
+
+    Raises:
+        SettingsError: none is so short.
+    """
+    rng, misses = random.Random(f"standard {seed}"), 0
     for number, kind in zip(count(), cycle(KINDS), strict=False):
         messages = standard(kind, number // len(KINDS), rng)
         messages[0]["content"] = f"{number + 1}. {messages[0]['content']}"
         ids = _ids(tokenizer, messages)
-        if len(ids) <= longest:
+        misses = 0 if len(ids) <= longest else misses + 1
+        if not misses:
             yield ids
+        elif misses > 4 * len(KINDS):  # each kind has four texts
+            raise _too_many(longest)
 
 
 def demo_prompts(tokenizer: PreTrainedTokenizerBase, *, tokens: int, longest: int, seed: int) -> Iterator[Ids]:
     """Held-out conversations with the demo's shop, without end, whose right answer has at least `tokens` tokens.
 
     The last thing said is a question; what the assistant said before are right answers.
+
+    Raises:
+        SettingsError: there are no such, or no more of them.
     """
     from apps.demo.grammar import dialogue, system_prompt
     from apps.demo.phrases import NoPhrase, Split
 
     rng = random.Random(f"demo {seed}")
     known: set[Ids] = set()
-    while True:
+    misses = 0
+    while misses < MISSES:
+        misses += 1
         messages = [{"role": "system", "content": text}] if (text := system_prompt(rng)) else []
         try:
             turns = list(dialogue(rng, Split.TEST, noise=0.5))
@@ -138,9 +154,17 @@ def demo_prompts(tokenizer: PreTrainedTokenizerBase, *, tokens: int, longest: in
             enough = len(tokenizer.encode(turn.replies[0], add_special_tokens=False)) >= tokens
             if enough and len(ids) <= longest and ids not in known:
                 known.add(ids)
+                misses = 0
                 yield ids
                 break
             messages.append(_assistant(turn.replies[0]))
+    raise _too_many(longest)
+
+
+def _too_many(longest: int) -> SettingsError:
+    return SettingsError(
+        "--tokens", f"there are no prompts of at most {longest} tokens with such answers; ask for fewer"
+    )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> Ids:

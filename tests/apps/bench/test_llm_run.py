@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.bench import llm, llm_large
+from apps.bench import llm, llm_large, llm_prompts
 from apps.bench.llm import CURE, Pair, Plan
 from apps.bench.llm_large import Shape, cycle, large_pair, mistaken
 from apps.bench.llm_prompts import KINDS, demo_prompts, standard_prompts
 from apps.bench.llm_report import ASSISTED, CONTINUOUS, DRAFT, GENERATE, LOOKUP, OFF
 from apps.parts import BUNDLED
+from pipeline.errors import SettingsError
 from stages.tokens import load_tokenizer
 
 SMALL = Shape(hidden=64, layers=1, inner=64)
@@ -67,6 +68,31 @@ def test_a_draft_is_right_after_the_share_that_was_chosen() -> None:
         token = int(follows[token])
         seen.add(token)
     assert len(seen) == 1000
+
+
+def test_prompts_that_cannot_be_are_no_endless_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where answers leave no room for a prompt, or none is so long, that is said and not looked for for ever."""
+    monkeypatch.setattr(llm_prompts, "MISSES", 20)
+    tokenizer = load_tokenizer(BUNDLED / "target")
+
+    for prompts in (
+        standard_prompts(tokenizer, longest=5, seed=3),
+        demo_prompts(tokenizer, tokens=1000, longest=200, seed=3),
+        demo_prompts(tokenizer, tokens=2, longest=-1, seed=3),
+    ):
+        with pytest.raises(SettingsError, match="--tokens"):
+            next(prompts)
+
+
+def test_threads_are_as_before_also_after_a_failure(pair: tuple[Path, Path]) -> None:
+    """What goes wrong in a measurement leaves the process as it was."""
+    before = torch.get_num_threads()
+    plan = Plan(widths=(1,), tokens=10**6, threads=before + 1, dtype="float32", pairs=("large",))
+
+    with pytest.raises(SettingsError):
+        list(llm.measured(Pair("large", *pair, ""), plan, lambda: None))
+
+    assert torch.get_num_threads() == before
 
 
 def test_prompts_are_the_same_each_time_and_all_different() -> None:
