@@ -183,6 +183,7 @@ async def test_silence_ends_a_stream_and_its_next_word_begins_it_again(bus: Bus)
 
 @pytest.mark.slow
 @pytest.mark.kafka
+@pytest.mark.timeout(150)
 async def test_streams_outlive_their_broker(own_kafka: KafkaService) -> None:
     """It is killed while many speak, and comes back: every turn is told whole, from its beginning, and is settled."""
     hearing, names, found = Hearing(), [f"audio_{n}" for n in range(6)], dict[str, set[str]]()
