@@ -106,9 +106,9 @@ async def test_what_is_no_speech_has_no_text(stage: SpeechStage) -> None:
 async def test_a_long_story(stage: SpeechStage) -> None:
     """A turn longer than the model's window is cut at its pauses, and almost no word is lost."""
     story = [*SENTENCES, "where is my order", "what time do you open tomorrow", *SENTENCES]
-    spoken = _spoken(". ".join(story) + ".")
-    assert len(spoken) > 10 * RATE
-    sound = np.concatenate([silence(0.5), spoken, silence(2)])
+    parts = [part for text in story for part in (silence(0.4), _spoken(text))]
+    sound = np.concatenate([*parts, silence(2)])
+    assert len(sound) > 15 * RATE
     how = Listening(detection=Detection(silence_ms=1200), partials=False)
     (text,) = await _texts(stage, sounds(_pcm(sound), how))
     said = " ".join(story).split()
