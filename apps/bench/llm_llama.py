@@ -117,12 +117,12 @@ class _Counting(LlamaDraftModel):  # type: ignore[misc]  # likewise
     """Passes the question on to `propose`, and counts."""
 
     def __init__(self, propose: Callable[[NDArray[np.intc]], NDArray[np.intc]]) -> None:
-        self._propose = propose
+        self.propose = propose
         self.calls = self.guessed = 0
 
     def __call__(self, input_ids: NDArray[np.intc], /, **_others: Any) -> NDArray[np.intc]:
         self.calls += 1
-        found = self._propose(input_ids)
+        found = self.propose(input_ids)
         self.guessed += len(found)
         return found
 
@@ -170,6 +170,8 @@ class LlamaCppSpeculative:
     def close(self) -> None:
         """Free what C has allocated."""
         self._llama.close()
+        if isinstance(self._draft.propose, _Drafting):
+            self._draft.propose.llama.close()
 
 
 def _llama(path: Path, *, context: int, threads: int, **others: Any) -> Any:
@@ -185,15 +187,15 @@ def _llama(path: Path, *, context: int, threads: int, **others: Any) -> Any:
     )
 
 
-def _drafting(path: Path, **options: Any) -> Callable[[NDArray[np.intc]], NDArray[np.intc]]:
+class _Drafting:
     """What a smaller model says next; it keeps what it has computed of the same beginning."""
-    llama = _llama(path, **options)
 
-    def propose(input_ids: NDArray[np.intc]) -> NDArray[np.intc]:
-        said = llama.generate(input_ids.tolist(), temp=0.0)
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.llama = _llama(path, **options)
+
+    def __call__(self, input_ids: NDArray[np.intc]) -> NDArray[np.intc]:
+        said = self.llama.generate(input_ids.tolist(), temp=0.0)
         return np.array([next(said) for _ in range(DRAFT_TOKENS)], dtype=np.intc)
-
-    return propose
 
 
 def llama_contestants(target: Path, draft: Path, *, streams: int, context: int, threads: int) -> list[Contestant]:
@@ -202,6 +204,6 @@ def llama_contestants(target: Path, draft: Path, *, streams: int, context: int, 
     lookup = LlamaPromptLookupDecoding(num_pred_tokens=LOOKUP_TOKENS)
     return [
         LlamaCpp(target, streams=streams, context=context, threads=threads),
-        LlamaCppSpeculative(LLAMA_DRAFT, target, _drafting(draft, **options), **options),
+        LlamaCppSpeculative(LLAMA_DRAFT, target, _Drafting(draft, **options), **options),
         LlamaCppSpeculative(LLAMA_LOOKUP, target, lookup, **options),
     ]

@@ -54,6 +54,29 @@ def test_llama_cpp_says_what_transformers_says(network: Any, tmp_path: Path) -> 
             contestant.close()
 
 
+def test_the_draft_is_let_go_too(network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model that was loaded is closed: a measurement of many widths loads them again and again."""
+    from apps.bench import llm_llama
+
+    network.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model.gguf"
+    write_gguf(tmp_path / "model", path, "F32")
+    loaded: list[Any] = []
+    load = llm_llama._llama
+
+    def remembered(*of: Any, **more: Any) -> Any:
+        loaded.append(load(*of, **more))
+        return loaded[-1]
+
+    monkeypatch.setattr(llm_llama, "_llama", remembered)
+
+    for contestant in llm_llama.llama_contestants(path, path, streams=1, context=64, threads=1):
+        contestant.close()
+
+    assert len(loaded) == 3
+    assert all(one._model.model is None for one in loaded)
+
+
 def said(network: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
     """The likeliest tokens one by one, without any cache."""
     ids = list(prompt)
