@@ -72,8 +72,8 @@ class ModelSettings:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU. `int8` rounds them to 8 bits:
-    a quarter of the memory, and not quite the same answers."""
+    """Precision of the weights; `auto` is float32 on a CPU and the model's own on a GPU. `int8` rounds those of
+    linear layers to 8 bits: a quarter of float32's memory, half of bfloat16's, and not quite the same answers."""
     forward: Literal["auto", "torch", "library"] = "auto"
     """Whose code computes the model: `auto` takes the engine's own where it has some (Llama, Mistral, Qwen2, Qwen3), on
     a CPU compiled where it runs (by a C++ compiler; without one by torch), `torch` leaves out what is compiled,
