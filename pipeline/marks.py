@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from base64 import b85decode, b85encode
+from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import accumulate
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +43,19 @@ class Marks:
         return offset <= self._through.get(_digest(turn), -1)
 
     def note(self, committed: int) -> str:
-        """What to commit beside the offset `committed`. What it says already is forgotten here."""
+        """What to commit beside the offset `committed`. What that says already is forgotten here.
+
+        First the offset that all others are told from, then name and distance of each, the furthest first.
+        """
         if not self._through:
             return ""
         self._through = {name: offset for name, offset in self._through.items() if offset >= committed}
         marks = sorted(self._through.items(), key=lambda mark: -mark[1])
-        text = _written(marks, committed)
-        if len(text) > NOTE_BYTES:
-            marks = marks[: len(marks) * NOTE_BYTES // len(text) - 1]
-            text = _written(marks, committed)
-            self._warn(len(marks))
-        return text
+        pieces = [_number(committed), *(name + _number(offset - committed) for name, offset in marks)]
+        fit = _that_fit(pieces)
+        if fit < len(pieces):
+            self._warn(fit - 1)
+        return b85encode(b"".join(pieces[:fit])).decode() if marks else ""
 
     def _warn(self, room: int) -> None:
         if not self._told:
@@ -69,16 +73,14 @@ def _digest(turn: Id) -> bytes:
     return blake2b(f"{len(session)}:{session}{name}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def _written(marks: list[tuple[bytes, int]], base: int) -> str:
-    """The offset that all others are told from, then name and offset of each; in characters that a note may have."""
-    if not marks:
-        return ""
-    pieces = [_number(base), *(name + _number(offset - base) for name, offset in marks)]
-    return b85encode(b"".join(pieces)).decode()
+def _that_fit(pieces: Sequence[bytes]) -> int:
+    """How many of the first pieces a note has room for: four bytes need five characters."""
+    lengths = accumulate(len(piece) for piece in pieces)
+    return sum(1 for length in lengths if length <= NOTE_BYTES // 5 * 4)
 
 
 def _read(note: str) -> dict[bytes, int]:
-    """What `_written` has written; nothing if it is the note of somebody else."""
+    """The name and the offset of each mark in a note; nothing if it is the note of somebody else."""
     try:
         data = b85decode(note)
         base, at = _take_number(data, 0)
