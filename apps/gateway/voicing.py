@@ -37,7 +37,7 @@ class Voicing:
         self._session, self._terms, self._config = session, terms, config
         self._talk, self._turns, self._account, self._say = talk, turns, account, say
         self.microphone = Microphone(session, terms, lambda: listening(config.view), say.post, self._committed)
-        self._silent_since: tuple[float, int] | None = None
+        self._silent_since: int | None = None
 
     # -- what the client asks
 
@@ -157,17 +157,14 @@ class Voicing:
         """Since when nobody has said anything, if that is long enough to be answered; by the audio's own time."""
         ears, since = self._account.ears, self._turns.quiet_from
         limit = ears.idle_timeout_ms
-        if limit is None or since is None or len(self._turns) or ears.speaking or ears.pending or ears.wanted:
+        waits = len(self._turns) or ears.speaking or ears.pending or ears.wanted
+        if limit is None or since is None or waits or now < since:
             self._silent_since = None
             return None
-        if now < since or self._silent_since is None:
-            self._silent_since = (since, self.microphone.position)
-            return None
-        begun, at = self._silent_since
-        if begun != since:
-            self._silent_since = None
-            return None
-        return at if self.microphone.position - at >= limit * MS else None
+        if self._silent_since is None:
+            self._silent_since = self.microphone.position
+        silent = self.microphone.position - self._silent_since
+        return self._silent_since if silent >= limit * MS else None
 
     def _time_out(self, since: int) -> None:
         """Answer a silence, which is an item, too."""

@@ -76,9 +76,9 @@ def test_the_same_bytes_at_every_cut() -> None:
             assert [one.view for one in there.session.conversation] == [one.view for one in desk.session.conversation]
 
 
-def arrived(desk: VoiceDesk) -> tuple[VoiceDesk, Sequence[Event]]:
-    """Return the session at another gateway, and what its client is told there first."""
-    coming = resumed(desk, desk.told.events[-1]["event_id"])
+def arrived(desk: VoiceDesk, first: int = 0) -> tuple[VoiceDesk, Sequence[Event]]:
+    """Return the session at another gateway, which read from `first` on, and what its client is told there first."""
+    coming = resumed(desk, desk.told.events[-1]["event_id"], first=first)
     there = VoiceDesk.__new__(VoiceDesk)
     there.__dict__.update(desk.__dict__)
     there.session, there.sounds, there.turns, there.cancels = coming.session, [], [], []
@@ -118,6 +118,36 @@ def test_what_was_wanted_is_begun_by_the_new_owner() -> None:
     there, _ = arrived(desk)
 
     assert [[u.text for u in turn.conversation] for turn in there.turns] == [["hello"]]
+
+
+def test_what_waits_is_in_the_snapshot() -> None:
+    """A response that waits, the stream and its position are known to who reads no more than the last snapshot."""
+    desk = VoiceDesk()
+    desk.listen(turn_detection=None)
+    desk.hear(6000)
+    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
+    desk.send("response.create", response={"instructions": "Rhyme."})
+    remember(desk)
+
+    there, missed = arrived(desk, first=desk.offset)
+    ended = there.sounds[0]
+    there.read(Transcribed("sess_1", desk.stream, item, "hello"))
+
+    assert (ended.turn, ended.then, ended.at) == (desk.stream, "end", 6000 * MS)
+    assert missed[-1]["input_audio_ms"] == 6000
+    assert [[u.text for u in turn.conversation] for turn in there.turns] == [["Rhyme.", "hello"]]
+
+
+def test_an_answer_from_before_the_move_is_cut() -> None:
+    """Where its words are is in the snapshot."""
+    desk = VoiceDesk()
+    item = desk.speak(desk.ask("hi"), "one two three", ms=900)["output"][0]["id"]
+    remember(desk)
+
+    there, _ = arrived(desk, first=desk.offset)
+    (told,) = there.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=350)
+
+    assert told["transcript"] == "one"
 
 
 def test_what_was_begun_is_not_begun_again() -> None:
