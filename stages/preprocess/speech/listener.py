@@ -32,6 +32,12 @@ from stages.preprocess.speech.turn import Turn
 MOST_TURN = 300 * RATE
 """Positions after which a turn ends in any case, or what was not committed is forgotten."""
 
+CONTEXT = 2 * RATE
+"""By so much a piece that is closed at a pause may be shorter than a quarter of the window.
+
+Whisper's own models do better with more than a word or two; those with a short window know one sentence at a time.
+"""
+
 MOST_CLOSED = 4
 """Pieces of a stream that may wait for their words; then the stream waits."""
 
@@ -244,7 +250,7 @@ class Listener:
         """The silence at which a piece that is so long is closed."""
         if length >= self._window // 2:
             return SHORT_PAUSE
-        return PAUSE if length >= self._window // 4 else LONG_PAUSE
+        return PAUSE if length >= self._window // 4 - CONTEXT else LONG_PAUSE
 
     def _wants_words(self, turn: Turn, piece: Piece) -> bool:
         """Whether it is time to tell what was said so far."""
