@@ -180,6 +180,8 @@ class Talk:
         if heard := b"".join(bytes(one.sound[: _bytes(one.cut)]) for one in self._replies):
             write_wav(path, heard)
             self._shown.note(f"{len(heard) / BYTES_PER_SAMPLE / RATE:.1f} s of reply in {path}")
+        elif self._replies:
+            self._shown.note(f"nothing for {path}: the reply was text alone, as of a gateway that does not speak")
 
     def figures(self) -> list[dict[str, Any]]:
         """Each reply for programs: its text, how it ended, and seconds from the end of the speech to each step."""

@@ -81,6 +81,16 @@ async def test_a_reply_is_interrupted(question: str, tmp_path: Path, capsys: pyt
     assert said.out.startswith("> tell me all\n")
 
 
+async def test_a_gateway_that_does_not_speak(question: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its reply is text, and no file is made of it."""
+    talk = await held(Gateway("how much is it", answers_s=(0.0,)), Script((question,)))
+    talk.write_reply(tmp_path / "reply.wav")
+    said = capsys.readouterr()
+    assert said.out == "> how much is it\nIt is ninety euros.\n"
+    assert "does not speak" in said.err
+    assert not (tmp_path / "reply.wav").exists()
+
+
 async def test_no_speech_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in which nobody speaks has no reply, and the error says whose fault that is."""
     monkeypatch.setattr(module, "HEARD_S", 0.2)
