@@ -68,7 +68,7 @@ class Plan(NamedTuple):
 
     clips: int = 40
     exchanges: int = 20
-    each: int = 4
+    each: int = 3
     widths: tuple[int, ...] = WIDTHS
     unseen: bool = False
     folder: Path | None = None

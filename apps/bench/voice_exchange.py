@@ -16,6 +16,8 @@ PATIENCE_S = 5.0
 """How long is waited for a reply, and for its end when it is interrupted."""
 PLAYED_S = 0.7
 """So long a reply is heard before it is interrupted."""
+MOST_TOKENS = 32
+"""Of a reply: about ten seconds of it."""
 OVER_S = 30.0
 """An exchange that is not over by then is left as it is."""
 
@@ -64,7 +66,7 @@ class Talker:
         said = exchange.say(interruption.sound)
         onset = microphone.when(said.start + first_loud(interruption.sound))
         cut = await exchange.until(lambda: reply.cut is not None and reply.ended is not None, PATIENCE_S)
-        if not cut and reply.status == "completed":
+        if not cut and reply.status in ("completed", "incomplete"):
             return step
         late = onset + PATIENCE_S
         return step._replace(silenced=(reply.silenced or late) - onset, cancelled=(reply.ended or late) - onset)
@@ -85,7 +87,8 @@ def _step(reply: Reply | None, ended: float) -> Step:
 @asynccontextmanager
 async def talker(url: str, silence_ms: int = SILENCE_MS) -> AsyncGenerator[Talker, None]:
     """A session that is spoken to meanwhile."""
-    async with call(url, session_of("en", silence_duration_ms=silence_ms)) as line:
+    session = session_of("en", silence_duration_ms=silence_ms) | {"max_output_tokens": MOST_TOKENS}
+    async with call(url, session) as line:
         one = Talker(line)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(work) for work in (one.exchange.microphone.run(line), one.exchange.run())]

@@ -180,7 +180,7 @@ def llm(
 def voice(
     clips: Annotated[int, typer.Option("--clips", min=1, help="Clips, one by one.")] = 40,
     exchanges: Annotated[int, typer.Option("--exchanges", min=0, help="Spoken exchanges, each interrupted.")] = 20,
-    each: Annotated[int, typer.Option("--each", min=1, help="Clips of each session of the curve.")] = 4,
+    each: Annotated[int, typer.Option("--each", min=1, help="Clips of each session of the curve.")] = 3,
     sessions: Annotated[
         list[int] | None, typer.Option("--sessions", min=0, help="At once; repeatable; 0 is no curve.")
     ] = None,
