@@ -16,6 +16,8 @@ from pipeline.voice import Sound, SpeechStarted, SpeechStopped, Transcribed, Tra
 from stages.preprocess.speech.stage import SpeechStage, speech_stage
 from stages.preprocess.speech.transcriber import Transcriber
 from tests.pipeline.fakes import Tap, make_loop, put, running, tapping
+from tests.pipeline.test_loop_contract import doomed, kafka_route, kill
+from tests.services import KafkaService
 from tests.stages.preprocess.speech.fakes import SERVER, PowerVad, say, silence, sounds
 
 TEXTS = ("i want to go home", "what time is it", "one two three four five", "please go home")
@@ -93,6 +95,24 @@ async def test_no_word_is_lost_and_none_is_told_in_two_ways(
     facts = _facts(told, "audio_1")
     assert [len(fact) for fact in facts.values()] == [3] * len(TEXTS)
     assert facts == await _reference(transcriber, "audio_1")
+
+
+@pytest.mark.slow
+async def test_a_worker_killed_with_kafka(kafka: KafkaService, transcriber: Transcriber) -> None:
+    """The same on a real broker, where the dead worker's commits and leave are missing, too."""
+    async with kafka_route(kafka) as bus, tapping(bus, REPLIES) as replies:
+        messages = iter(_talk("audio_1"))
+        former = make_loop(_stage(transcriber), bus)
+        async with doomed(former) as task:
+            for _ in range(82):
+                await put(bus, next(messages))
+                await asyncio.sleep(0.01)
+            await kill(former, task)
+        async with running(make_loop(_stage(transcriber), bus)):
+            for sound in messages:
+                await put(bus, sound)
+            told = await _until_last(replies, 1)
+    assert _facts(told, "audio_1") == await _reference(transcriber, "audio_1")
 
 
 async def test_partial_words_go_on_where_they_were(bus: MemoryBus, transcriber: Transcriber) -> None:
