@@ -82,7 +82,6 @@ class NativeSteps:
 
     def warm(self, tell: Callable[[float], None]) -> None:
         """There is nothing to warm."""
-        tell(1.0)
 
     def __call__(self, ids: Sequence[int], wanted: Sequence[int], places: Sequence[Place], store: Tensor) -> Tensor:
         """The logits at the rows `wanted`, [n, vocabulary] in float32; those of some row where none is.
