@@ -207,7 +207,7 @@ class Listener:
         speech = self._at - BEGIN_FRAMES * FRAME
         padded = max(speech - self._padding, self._free)
         frames = [frame.samples for frame in self._recent if frame.end - FRAME >= padded]
-        self._piece = Piece(self._at - len(frames) * FRAME, frames, BEGIN_FRAMES)
+        self._piece = Piece(self._at - len(frames) * FRAME, frames, BEGIN_FRAMES, speech)
         if self._turn is None:
             start = self._piece.start
             self._opened(self._item(start) if self._how.detection else "", start)

@@ -30,10 +30,11 @@ SEAM_FRAMES = 3
 
 
 class Piece:
-    """Sound from position `start` on, in frames; `voiced` of them have speech."""
+    """Sound from position `start` on, in frames; `voiced` of them have speech, which begins at `speech`."""
 
-    def __init__(self, start: int, frames: Sequence[Samples] = (), voiced: int = 0) -> None:
+    def __init__(self, start: int, frames: Sequence[Samples] = (), voiced: int = 0, speech: int | None = None) -> None:
         self.start = start
+        self.speech = start if speech is None else speech
         self.voiced = voiced
         self.agreement = Agreement()
         self.told = 0

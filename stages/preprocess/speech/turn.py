@@ -101,12 +101,13 @@ class Turn:
         )
 
     def _words(self, piece: Piece, heard: Sequence[Heard], *, first: bool) -> tuple[Word, ...]:
-        """`heard` with the positions of the session; the `first` one of a turn has no space before it."""
-        return tuple(
-            Word(
-                word.text.lstrip() if first and not number else word.text,
-                piece.start + round(word.start * RATE),
-                piece.start + round(word.end * RATE),
-            )
-            for number, word in enumerate(heard)
-        )
+        """`heard` with the positions of the session; the `first` one of a turn has no space before it.
+
+        A model takes the silence before its first word for a part of that word; the VAD knows better.
+        """
+        words = []
+        for number, word in enumerate(heard):
+            text = word.text.lstrip() if first and not number else word.text
+            start = max(piece.start + round(word.start * RATE), piece.speech)
+            words.append(Word(text, start, max(piece.start + round(word.end * RATE), start)))
+        return tuple(words)

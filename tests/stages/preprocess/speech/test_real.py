@@ -114,3 +114,12 @@ async def test_a_long_story(stage: SpeechStage) -> None:
     said = " ".join(story).split()
     matched = sum(block.size for block in SequenceMatcher(None, said, text.split()).get_matching_blocks())
     assert matched / len(said) > 0.9
+
+
+async def test_the_first_word_begins_where_somebody_speaks(stage: SpeechStage) -> None:
+    """The padding before a turn is no part of its first word, whatever the model thinks."""
+    sound = np.concatenate([silence(1), _spoken(SENTENCES[0]), silence(1)])
+    async with asyncio.timeout(50):
+        told = [one async for one in stage(stream(sounds(_pcm(sound), QUICK))) if isinstance(one, Transcribed)]
+    assert told[0].words[0].start == pytest.approx(RATE, abs=RATE // 12)
+    assert all(word.start <= word.end for word in told[0].words)
