@@ -75,7 +75,7 @@ class NGramIndex:
     def guess(self, text: Sequence[int], match: Match, count: int) -> list[int]:
         """The `count` tokens that follow if the text goes on as at `match`; at the text's end it begins again."""
         tokens = list(text[match.end : match.end + count])
-        while len(tokens) < count:
+        while 0 < len(tokens) < count:
             tokens += tokens[: count - len(tokens)]
         return tokens
 

@@ -19,7 +19,7 @@ from stages.preprocess.speech.ear import Network
 from stages.preprocess.speech.hearing import Hearing
 from stages.preprocess.speech.transcriber import Transcriber
 
-IDLE_S = 600.0
+IDLE_S = 60.0
 """Seconds after which a stream of which nothing comes has ended; the gateway ends its own sooner."""
 
 

@@ -119,3 +119,8 @@ def test_indexing_reads_new_tokens_only() -> None:
     index.extend(text, EVERYTHING)
 
     assert text.reads <= LEAST
+
+
+def test_a_place_beyond_the_text_gives_nothing() -> None:
+    """A match of another text never holds a step up."""
+    assert index_of([1, 2, 3]).guess([1, 2, 3], Match(3, 2), 4) == []
