@@ -224,13 +224,13 @@ export class Session {
     if (this.options.reply === "audio" && modalities && !modalities.includes("audio")) this.#hooks.notice(DUMB);
   }
 
-  /** Somebody cuts in: from the first sample of that speech until the loudspeaker is silent. */
+  /** Somebody cuts in. Measured from the first sample of that speech, if it is known when that was, until silence. */
   async #onSpeech({ audio_start_ms: start }) {
     this.#uplink.answered();
-    const from = this.#clock.when(start + PADDING_MS) ?? performance.now();
-    this.#hooks.turn(true, from);
+    const from = this.#clock.when(start + PADDING_MS);
+    this.#hooks.turn(true, from ?? performance.now());
     const silent = await this.#silence();
-    if (silent !== null) this.#hooks.silenced(Math.max(0, silent - from));
+    if (silent !== null && from !== null) this.#hooks.silenced(Math.max(0, silent - from));
   }
 
   #onSpeechEnd({ item_id: item, audio_end_ms: end }) {
