@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.demo.speech import tokenizer
 from apps.demo.speech.features import MELS
-from apps.demo.speech.model import SOURCE_POSITIONS, TARGET_POSITIONS, Whisper
+from apps.demo.speech.model import SOURCE_POSITIONS, TARGET_POSITIONS, Shape, Whisper
 
 MODEL = Path(__file__).parents[1] / "models" / "asr"
 CHUNK_S = 8
@@ -38,15 +38,27 @@ def convert(model: Whisper, folder: Path) -> None:
     eot = tokenizer.special("endoftext")
     stock.generation_config.suppress_tokens = [eot + at for at in range(1, 8)]
     stock.generation_config.begin_suppress_tokens = []
-    heads = [[layer, 0] for layer in range(model.shape.decoder)]
-    stock.generation_config.alignment_heads = heads  # type: ignore[attr-defined] # one of Whisper's own
     with tempfile.TemporaryDirectory() as temporary:
         stock.save_pretrained(temporary)
         tokenizer.save(Path(temporary))
         TransformersConverter(temporary, copy_files=["tokenizer.json"]).convert(
             str(folder), quantization="int8", force=True
         )
+    amend(folder / "config.json", {"alignment_heads": alignment_heads(model.shape)})
     extractor = {
         "chunk_length": CHUNK_S, "feature_size": MELS, "hop_length": 160, "n_fft": 400, "sampling_rate": 16_000,
     }  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor, indent=2) + "\n")
+
+
+def alignment_heads(shape: Shape) -> list[list[int]]:
+    """The (layer, head) that tell where words are: those that were taught to, and the whole last layer.
+
+    Of five sets that were tried it was the best: words begin .03 s off in the mean, with the taught heads alone .04 s.
+    """
+    return [[layer, 0] for layer in range(shape.decoder)] + [[shape.decoder - 1, at] for at in range(1, shape.heads)]
+
+
+def amend(file: Path, values: dict[str, Any]) -> None:
+    """Put `values` into a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values, indent=2) + "\n")
