@@ -16,7 +16,7 @@ from apps.gateway.sound import Audio, ServerVad
 from apps.gateway.voices import name_of
 
 LONGEST_SILENCE_MS = 60_000
-LONGEST_PADDING_MS = 10_000
+LONGEST_PADDING_MS = 1_000
 LONGEST_IDLE_MS = 3_600_000
 
 PCM = {"type": "audio/pcm", "rate": 24000}

@@ -77,6 +77,11 @@ class Ear:
         """The position after the last whole sample that came."""
         return self._number * FRAME + self.positions(len(self._rest))
 
+    @property
+    def sample(self) -> int:
+        """Positions of one sample. Sound of another encoding may have ended within one."""
+        return self.positions(self._wide)
+
     def positions(self, size: int) -> int:
         """How many positions `size` bytes are."""
         return size // self._wide * FRAME // self._block

@@ -77,7 +77,7 @@ class Hearing:
         if sound is None:
             self._ended = True
             return
-        if self._ear.encoding != sound.how.encoding or sound.at > self._ear.at:
+        if self._ear.encoding != sound.how.encoding or sound.at - self._ear.at >= self._ear.sample:
             self._ear = Ear(self._network, sound.how.encoding, sound.at)
             self._broken = True
         data = sound.data[self._ear.size(max(self._ear.at - sound.at, 0)) :]  # what came twice is heard once

@@ -149,6 +149,7 @@ class Listener:
             self._turn.give_up()
         self._turn = self._piece = None
         self._cutting = False
+        self._voice = Voice()
         self._free = self._done = self._at
 
     def stop(self) -> Iterator[Message]:

@@ -248,6 +248,28 @@ async def test_what_is_cleared_is_forgotten(transcriber: Transcriber) -> None:
         assert [text for text in _texts(told) if text] == ["four"]
 
 
+async def test_a_turn_that_was_cleared_leaves_no_other(transcriber: Transcriber) -> None:
+    """Silence after a cleared beginning is silence: nothing begins with what was heard before."""
+    first = sounds(say("one two three"))
+    rest = sounds(silence(2), at=_then(first, "", SERVER).at)
+    told = await _heard(transcriber, [*first, _then(first, "clear", SERVER), *rest, _then(rest, "end", SERVER)])
+    assert [type(one) for one in told if getattr(one, "at", 0) >= rest[0].at] == []
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 767])
+async def test_another_encoding_goes_on_within_a_sample(transcriber: Transcriber, offset: int) -> None:
+    """Sound at 8 kHz that begins between two of its samples is one stream, not a gap with every piece."""
+    at = 20_160 + offset
+    pcm = np.concatenate([silence(0.5), say("four five six"), silence(1)])
+    coded = g711.encode(pcm[::3], "pcmu")
+    how = Listening("pcmu", Detection())
+    pieces = [
+        Sound("s", "audio_1", at + 3 * start, coded[start : start + 320], how) for start in range(0, len(coded), 320)
+    ]
+    told = await _heard(transcriber, [*sounds(silence(at / RATE)), *pieces])
+    assert _texts(told) == ["four five six"]
+
+
 # ---- long speech -----------------------------------------------------------------------------------------------
 
 
