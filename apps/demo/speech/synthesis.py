@@ -137,4 +137,5 @@ def write_all(folder: Path, count: int, workers: int, progress: Callable[[int], 
         parts = [pool.submit(write, folder / f"part{n}", 1000 + n, count // workers) for n in range(workers)]
         while wait(parts, timeout=1.0).not_done:
             progress(sum(path.read_bytes().count(b"\n") for path in folder.glob("part*/clips.jsonl")))
+        progress(count)
         return sum(part.result() for part in parts)

@@ -5,6 +5,10 @@ step: the transcript, the word and the phoneme of each frame, and where the deco
 Seven steps in ten hear their clips as if they were padded to 8 or to 30 seconds, as faster-whisper does;
 a model that never met the padding fails there. What is converted is an average of the weights over the last
 few hundred steps.
+
+The shipped model took 82 minutes of one core, much of it shared with other programs (5,639 steps; a quiet
+core makes twice as many). It was resumed once, after ten minutes, when the attention became faster.
+After a sixth of the steps 40 % of the words were wrong, after a half 4 %, at the end 2 %.
 """
 
 import copy

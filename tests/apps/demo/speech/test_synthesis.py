@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apps.demo.speech import voices
-from apps.demo.speech.synthesis import RATE, clips, resample, speak, write
+from apps.demo.speech.synthesis import RATE, clips, resample, speak, write, write_all
 from apps.demo.speech.texts import held_out, units
 from stages.postprocess.speak.espeak import SAMPLE_RATE, Style, espeak
 
@@ -73,6 +73,19 @@ def test_unseen_voices_are_unseen() -> None:
     for _ in range(200):
         accent, _, variant = voices.unseen(rng).voice.partition("+")
         assert accent in voices.UNSEEN_ACCENTS or variant in voices.UNSEEN_VARIANTS
+
+
+def test_parts_are_written_side_by_side(tmp_path: Path) -> None:
+    """Two processes write half of the clips each, and the last progress is all of them."""
+    told = list[int]()
+
+    samples = write_all(tmp_path, count=6, workers=2, progress=told.append)
+
+    parts = [(tmp_path / f"part{n}" / "clips.jsonl").read_text().splitlines() for n in range(2)]
+    assert [len(lines) for lines in parts] == [3, 3]
+    assert parts[0] != parts[1]
+    assert samples == sum(json.loads(line)["length"] for lines in parts for line in lines)
+    assert told[-1] == 6
 
 
 def test_a_corpus_is_written(tmp_path: Path) -> None:
