@@ -230,10 +230,11 @@ class Ears:
         made = [] if turn.ended else self._stopped(turn.item, turn.stream, self.position)
         self._measure(turn, message)
         self._end(turn.item)
-        if (item := self._talk.told.get(turn.item)) is not None:
-            made += [events.deleted(gone) for gone in self._talk.finish(transcribed(item, message.text))]
         if not turn.auto:
             self._end_left()
+        if (item := self._talk.told.get(turn.item)) is None:
+            return made  # deleted meanwhile
+        made += [events.deleted(gone) for gone in self._talk.finish(transcribed(item, message.text))]
         if turn.auto and self.answers and not blank(message.text):
             self.wanted = self.wanted or {**WANTED}
         return [*made, *self._completed(turn, message)]

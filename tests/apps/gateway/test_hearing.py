@@ -103,6 +103,20 @@ def test_noise_is_not_answered() -> None:
     assert desk.turns == []
 
 
+def test_what_was_deleted_meanwhile_is_not_answered() -> None:
+    """An item that the client took away while it was transcribed has no transcript and no response."""
+    desk = VoiceDesk()
+    desk.hear()
+    desk.started("i1", 120)
+    desk.stopped("i1", 900)
+
+    desk.send("conversation.item.delete", item_id="i1")
+    told = desk.transcribed("i1", "hello there", samples=780 * MS)
+
+    assert types(told) == []
+    assert desk.turns == []
+
+
 def test_a_failed_transcription_is_told() -> None:
     """Where the words stay unknown, the client hears why, with a type and a code, and no response begins."""
     desk = VoiceDesk()

@@ -249,11 +249,12 @@ async def test_what_is_cleared_is_forgotten(transcriber: Transcriber) -> None:
 
 
 async def test_a_turn_that_was_cleared_leaves_no_other(transcriber: Transcriber) -> None:
-    """Silence after a cleared beginning is silence: nothing begins with what was heard before."""
-    first = sounds(say("one two three"))
+    """The last piece of a sound that was cleared in its middle begins nothing by what was heard before."""
+    first = sounds(say("one")[: 150 * MS])
     rest = sounds(silence(2), at=_then(first, "", SERVER).at)
     told = await _heard(transcriber, [*first, _then(first, "clear", SERVER), *rest, _then(rest, "end", SERVER)])
-    assert [type(one) for one in told if getattr(one, "at", 0) >= rest[0].at] == []
+    assert sum(isinstance(one, SpeechStarted) for one in told) <= 1
+    assert _texts(told) == []
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2, 767])
