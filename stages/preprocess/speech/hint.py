@@ -6,7 +6,8 @@ A rule, not a model. It reads the last words, written with or without punctuatio
 - a sentence's end mark: `finished`; a comma, a dash, dots: `unfinished`;
 - a short answer or a courtesy at the end ("yes", "please", "thank you"): `finished`;
 - a word that wants another after it (a conjunction, a preposition, an article, a possessive, an auxiliary, a filler):
-  `unfinished`; but a preposition at the end of a question: `unclear`;
+  `unfinished`; but a preposition at the end of a question is `unclear`, and a verb at the end of one that asks for its
+  object (how long does it take), `finished`;
 - a question of four words or more, a subject and two words or more after it, or an order's verb with something after
   it: `finished`;
 - anything else, such as a name or a number alone: `unclear`.
@@ -47,6 +48,12 @@ OPEN = _words(
 )
 """Words that something comes after."""
 
+STRANDED = _words(
+    """is are was were be been do does did has had have will would can could should may might must
+    want need get give make take put add bring tell"""
+)
+"""Those of them that end a question which began with what they want."""
+
 LOOSE = _words(
     """of to in on at by for from with without about into onto over under between after before during through against
     among around near per plus until since when where that this these those any no her you too much more less just"""
@@ -71,6 +78,9 @@ ASKS = _words(
     """
 )
 """Words that a question begins with."""
+
+WANTING = _words("what when where who whom whose which why how")
+"""Those that stand for something."""
 
 SUBJECTS = _words(
     """i we you he she it they this that there i'm i'd i'll i've we're we'd we'll you're he's she's it's they're that's
@@ -118,9 +128,10 @@ def _ending(words: list[str]) -> Ending:
         return "finished"
     body = list(dropwhile(OPENERS.__contains__, words))
     if words[-1] in OPEN:
-        return "unfinished"
+        asked = words[-1] in STRANDED and body[0] in WANTING and len(body) > SHORT
+        return "finished" if asked else "unfinished"
     if words[-1] in LOOSE:
-        return "unclear" if body and body[0] in ASKS and len(body) > SHORT else "unfinished"
+        return "unclear" if body and body[0] in ASKS and len(body) >= SHORT else "unfinished"
     return "finished" if _sentence(body) else "unclear"
 
 
