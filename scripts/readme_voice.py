@@ -13,7 +13,8 @@ def voice(result: dict[str, Any], *, plotted: bool) -> str:
         f"error rate of {whole['wer']:.1%} over {whole['words']:,} words. In milliseconds: from the beginning of the "
         f"speech to the first word, from a word's end to its standing there for good, and from the end of the speech "
         f"to the final text (`penstock` waits for {silence} ms of silence; for the button and the plain loop the "
-        f"client says where the speech ends). *Unaware*: computing takes no time; *back*: words that did not stay."
+        f"client says where the speech ends). *Unaware*: computing takes no time; *back*: words that did not stay. "
+        f"whisperlivekit places words by their times, which a model as small as the demo's tells coarsely."
     )
     rows = ["| | WER | first word p50 | lag p50 | p95 | final p50 | p95 | back |", f"|{'---|' * 8}"]
     rows += [_row(name, one) for name, one in result["listening"].items()]

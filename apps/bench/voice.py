@@ -59,6 +59,7 @@ LEGEND = (
     "button, plain loop: the client says where the speech ends",
     "first: from the beginning of the speech; lag: from a word's end to its standing there for good",
     "plain loop: faster-whisper's defaults each second; whisperlivekit: its localagreement on faster-whisper",
+    "whisperlivekit places words by their times, which a model as small as the demo's tells coarsely",
     "unaware: computing takes no time; back: words that were shown and did not stay",
 )
 
