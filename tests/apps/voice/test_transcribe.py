@@ -95,6 +95,8 @@ async def test_a_damaged_recording_is_told_after_what_came_before(tmp_path: Path
     class Torn:
         """Breaks off after the first utterance."""
 
+        seconds = 1.6
+
         def pieces(self, samples: int) -> object:
             """Give half of it."""
             with opened(str(path)) as recording:
