@@ -109,6 +109,7 @@ class Seats:
         """A socket has ended; its session waits for the client to come back."""
         if seat.connection is connection:
             seat.connection, seat.left_at = None, now
+            seat.session.left()
             if isinstance(seat.session, LineSession):
                 seat.session.present = False
             self._make_room()

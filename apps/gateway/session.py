@@ -172,6 +172,11 @@ class Session:
 
     # -- responses
 
+    def left(self) -> None:
+        """The client's connection has ended."""
+        if self.ours and not self.lost:
+            self.voicing.left()
+
     def abandon(self) -> None:
         """Give all turns up: the client has gone and did not come back."""
         self.voicing.end()

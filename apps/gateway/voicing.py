@@ -140,6 +140,11 @@ class Voicing:
         if (since := self._silence(now)) is not None:
             self._time_out(since)
 
+    def left(self) -> None:
+        """The client's connection has ended: whoever has the session next counts on from the last of its audio."""
+        if self.microphone.news() is not None:
+            self._say.tell(audio=self.microphone.noted())
+
     def end(self) -> None:
         """No audio comes any more."""
         self.microphone.end()

@@ -194,6 +194,20 @@ def test_an_answer_goes_on_to_be_spoken() -> None:
     assert cut[0]["transcript"] == "one two"
 
 
+def test_positions_go_on_after_a_lost_connection() -> None:
+    """The log knows how far the audio of a client came that has left, so that its next owner counts on from there."""
+    desk = VoiceDesk()
+    desk.hear()
+    desk.hear()
+    desk.session.left()
+    desk.pump()
+
+    there, _ = arrived(desk)
+    there.hear(100)
+
+    assert there.sounds[-1].at == 2000 * MS
+
+
 def test_the_voice_stays_after_a_move() -> None:
     """What was heard is remembered by whoever has the session."""
     desk = VoiceDesk()
