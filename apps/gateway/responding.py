@@ -14,6 +14,7 @@ from apps.gateway.answer import CLIENT, Answer
 from apps.gateway.config import SessionConfig
 from apps.gateway.context import check_metadata, context
 from apps.gateway.conversation import Talk
+from apps.gateway.events import Event
 from apps.gateway.hearing import WANTED
 from apps.gateway.items import new_id, untranscribed
 from apps.gateway.protocols.realtime import error_event
@@ -21,7 +22,7 @@ from apps.gateway.refusal import LIMITED, Refusal, shutting_down
 from apps.gateway.saying import Saying
 from apps.gateway.terms import Terms
 from apps.gateway.turns import Turns
-from pipeline.messages import Turn
+from pipeline.messages import Finished, Turn, Voice
 from pipeline.telemetry import new_traceparent
 
 
@@ -34,6 +35,16 @@ class Responding:
         self._session, self._terms, self._config = session, terms, config
         self._talk, self._turns, self._account, self._say = talk, turns, account, say
         self._serving: dict[str, Any] | None = None
+        self._coming: dict[str, Any] | None = None
+        self._dropped: dict[str, Any] | None = None
+
+    @property
+    def _waiting(self) -> dict[str, Any] | None:
+        """What was asked for and waits, also while that is still on its way into the log."""
+        if not self._say.on_the_way:
+            self._coming = self._dropped = None
+        wanted = self._account.ears.wanted
+        return self._coming or (None if wanted == self._dropped else wanted)
 
     def check_open(self) -> None:
         """Begin nothing while the gateway stops.
@@ -58,12 +69,13 @@ class Responding:
         if options.conversation == "none" or not (self._unheard or (current and current.cancelled)):
             self.begin(options)
             return
-        waiting = self._account.ears.wanted
+        waiting = self._waiting
         if (current and not current.cancelled) or (waiting and waiting != WANTED):
             raise _active(current.id if current else "it waits for what was said before")
         check_metadata(options.metadata)
         self._config.sampling(options)
-        self._say.tell(wanted=msgspec.to_builtins(command))
+        self._coming = msgspec.to_builtins(command)
+        self._say.tell(wanted=self._coming)
 
     @property
     def _unheard(self) -> bool:
@@ -74,7 +86,9 @@ class Responding:
         """Begin the response that waited, if nothing has to come first any more."""
         ears = self._account.ears
         wanted = ears.wanted
-        if wanted is None or wanted is self._serving or self._turns.current is not None or self._unheard:
+        if wanted is None or wanted is self._serving or not self._waiting:
+            return
+        if self._turns.current is not None or self._unheard:
             return
         spoken = wanted == WANTED
         if spoken and ears.speaking and ears.interrupts:
@@ -101,13 +115,7 @@ class Responding:
         said = context(self._config, self._talk.draft, self._terms.settings, options)
         self._terms.admit_turn()
         voice = voices.voice(self._config.view, options, speaks=self._config.speaks)
-        view = events.response(
-            new_id("resp"),
-            conversation=None if beside else self._account.conversation,
-            metadata=options.metadata,
-            limit=self._config.limit(options),
-            audio=voices.shown(voice) if voice else None,
-        )
+        view = self._view(options, voice)
         timeout = self._terms.settings.turn_timeout_s
         now = time.monotonic()
         answer = Answer(view, asked_at=now, ends_by=now + timeout)
@@ -120,6 +128,16 @@ class Responding:
         told = self._say.told(acknowledgement, turn=answer.id, ends_at=time.time() + timeout, served=served)
         turn = Turn(self._session, answer.id, said, sampling=sampling, model=self._account.model, voice=voice)
         self._turns.start(answer, turn, told, self._terms.trace or new_traceparent())
+
+    def _view(self, options: c.ResponseOptions, voice: Voice | None) -> Event:
+        """What a client is shown of a new response."""
+        return events.response(
+            new_id("resp"),
+            conversation=None if options.conversation == "none" else self._account.conversation,
+            metadata=options.metadata,
+            limit=self._config.limit(options),
+            audio=voices.shown(voice) if voice else None,
+        )
 
     def _check_room(self, *, beside: bool) -> None:
         if not beside and (current := self._turns.current):
@@ -135,8 +153,8 @@ class Responding:
             Refusal: there is none.
         """
         answer = self._turns.current if response_id is None else self._turns.get(response_id)
-        if answer is None and response_id is None and self._account.ears.wanted:
-            self._say.tell(served=True)
+        if answer is None and response_id is None and (waiting := self._waiting):
+            self._drop(waiting)
             return
         if answer is None:
             why = "Cancellation failed: " + (
@@ -145,6 +163,19 @@ class Responding:
             raise Refusal("response_cancel_not_active", why, param=None if response_id is None else "response_id")
         self._say.tell(cuts=(answer.id, CLIENT))
         self._turns.cancel(answer, time.monotonic())
+
+
+    def _drop(self, waiting: dict[str, Any]) -> None:
+        """Give up what waits. Who has asked for it hears of a response that was begun and cancelled."""
+        self._dropped, self._coming = waiting, None
+        if waiting == WANTED:
+            self._say.tell(served=True)
+            return
+        options = msgspec.convert(waiting, c.ResponseCreate).response or c.ResponseOptions()
+        view = self._view(options, voices.voice(self._config.view, options, speaks=self._config.speaks))
+        finished = Finished(self._session, view["id"], status="cancelled", reason="cancelled")
+        created = {"type": "response.created", "response": view}
+        self._say.tell(created, events.done(view, finished, [], CLIENT), served=True)
 
 
 def _active(current: str) -> Refusal:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from apps.gateway.protocols.realtime import Realtime
 from pipeline.messages import Finished, Problem
 from pipeline.voice import Detection, Listening, Sound, Transcribed
 from tests.apps.gateway.checks import Event
@@ -344,9 +346,37 @@ def test_a_response_that_waits_can_be_cancelled() -> None:
     item = desk.send("input_audio_buffer.commit")[0]["item_id"]
     desk.send("response.create")
 
-    assert desk.send("response.cancel") == []
+    told = desk.send("response.cancel")
+    assert types(told) == ["response.created", "response.done"]
+    assert told[1]["response"]["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
     assert types(desk.transcribed(item, "never mind")) == [f"{TRANSCRIPTION}completed"]
     assert error_of(desk.send("response.cancel"))["code"] == "response_cancel_not_active"
+
+
+def test_what_was_asked_for_counts_before_it_is_read_back() -> None:
+    """Sent in one flight, a second response is refused, and a cancel finds the first, which never begins."""
+    desk = VoiceDesk()
+    desk.listen(turn_detection=None)
+    desk.hear()
+    for event in (
+        {"type": "input_audio_buffer.commit"},
+        {"type": "response.create", "event_id": "first", "response": {"metadata": {"n": "1"}}},
+        {"type": "response.create", "event_id": "second"},
+        {"type": "response.cancel"},
+    ):
+        desk.session.receive(Realtime(longest=10_000).receive(msgspec.json.encode(event).decode()))
+    told = desk.pump()
+    item = told[0]["item_id"]
+
+    assert types(told) == [*COMMITTED, "error", "response.created", "response.done"]
+    assert (told[3]["error"]["code"], told[3]["error"]["event_id"]) == (
+        "conversation_already_has_active_response",
+        "second",
+    )
+    assert told[5]["response"]["metadata"] == {"n": "1"}
+    assert types(desk.transcribed(item, "never mind")) == [f"{TRANSCRIPTION}completed"]
+    desk.send("response.create")
+    assert len(desk.turns) == 1
 
 
 def test_audio_in_an_item_is_transcribed() -> None:
