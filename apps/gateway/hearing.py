@@ -54,7 +54,7 @@ class Hearing(msgspec.Struct, omit_defaults=True):
     """All that is known of what is heard, for a snapshot.
 
     `stream` is the stream that the audio is in, and `position` how far the audio has come at least. `wanted` is a
-    response that waits until it can begin.
+    response that waits until it can begin. `heard_to` is where the last turn that was found ended, in which stream.
     """
 
     stream: str = ""
@@ -63,6 +63,7 @@ class Hearing(msgspec.Struct, omit_defaults=True):
     over: tuple[str, ...] = ()
     early: dict[str, Transcribed] = {}
     wanted: dict[str, Any] | None = None
+    heard_to: tuple[str, int] = ("", 0)
 
 
 class Ears:
@@ -83,6 +84,7 @@ class Ears:
         self._turns: OrderedDict[str, Heard] = OrderedDict()
         self._over: deque[str] = deque(maxlen=MOST_OVER)
         self._early: OrderedDict[str, Transcribed] = OrderedDict()
+        self._heard_to = ("", 0)
 
     # -- snapshots
 
@@ -90,7 +92,8 @@ class Ears:
         """All that is known, for a snapshot; None: nothing was ever heard."""
         if not (self.stream or self._turns or self._over or self.wanted):
             return None
-        return Hearing(self.stream, self.position, dict(self._turns), tuple(self._over), dict(self._early), self.wanted)
+        kept = dict(self._turns), tuple(self._over), dict(self._early), self.wanted
+        return Hearing(self.stream, self.position, *kept, self._heard_to)
 
     def restore(self, state: Hearing) -> None:
         """Go on from a snapshot."""
@@ -98,6 +101,7 @@ class Ears:
         self._turns.update(state.turns)
         self._over.extend(state.over)
         self._early.update(state.early)
+        self._heard_to = state.heard_to
 
     # -- what there is
 
@@ -192,6 +196,9 @@ class Ears:
     def _started(self, message: SpeechStarted | SpeechStopped) -> list[Event]:
         if message.item in self._turns or message.item in self._over or message.item in self._talk.told:
             return []
+        if message.turn == self._heard_to[0] and message.at < self._heard_to[1]:
+            self._over.append(message.item)  # the end of a turn that was told: who reads on has begun in its middle
+            return []
         for item in [turn.item for turn in self._turns.values() if not turn.ended]:
             self._end(item)
         self._await(Heard(message.item, message.turn, auto=True))
@@ -204,6 +211,7 @@ class Ears:
             return []
         self._await(msgspec.structs.replace(turn, ended=True, left=False))
         self._note(stream, at)
+        self._heard_to = (stream, at) if turn.auto else self._heard_to
         item = heard(name)
         previous, gone = self._talk.append(item)
         return [

@@ -256,8 +256,9 @@ class GatewaySettings:
     ping_interval_s: Seconds = 20.0
     """Seconds between the pings of an open connection."""
 
-    ping_timeout_s: Seconds = 20.0
-    """Seconds after which an unanswered ping ends it."""
+    ping_timeout_s: Seconds = 90.0
+    """Seconds after which an unanswered ping ends it. A client's answer stands in line behind the audio that it sends
+    faster than `gateway.audio.speed` lets on."""
 
     origins: tuple[str, ...] = ()
     """Web origins that may connect, besides the gateway's own and clients that name none; `*` is any. On a loopback

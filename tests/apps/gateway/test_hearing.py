@@ -80,6 +80,23 @@ def test_what_is_said_again_after_a_takeover_is_told_once() -> None:
     assert len(desk.turns) == 1
 
 
+def test_the_end_of_what_was_told_is_no_turn() -> None:
+    """A new owner that began to read in the middle of a told turn ends nothing, and what goes on comes to its end."""
+    desk = VoiceDesk()
+    desk.utter("i1", "one two three")
+    desk.started("i2", 1200)
+    desk.partial("i2", 0, "four")
+
+    again = [*desk.started("tail", 400), *desk.partial("tail", 0, "three"), *desk.stopped("tail", 900)]
+    again += desk.transcribed("tail", "three")
+    again += desk.started("i2", 1200)
+    told = [*desk.stopped("i2", 2000), *desk.transcribed("i2", "four five")]
+
+    assert again == []
+    assert last(told, f"{TRANSCRIPTION}completed")["transcript"] == "four five"
+    assert [item.text for item in desk.session.conversation] == ["one two three", "four five"]
+
+
 def test_without_transcription_only_the_item_knows_the_words() -> None:
     """A client that asked for no transcription is told none; the model is told what was said all the same."""
     desk = VoiceDesk(transcribe=False)
