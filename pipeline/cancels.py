@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable, UndecodableMessage
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 10_000
 
+PATIENCE_S = 3.0
+"""How long work waits at most until cancels are heard."""
+
 
 class Cancels:
     """The turns that were cancelled lately. `heard` is called for each that comes."""
@@ -25,9 +29,16 @@ class Cancels:
         self._bus = bus
         self._heard = heard
         self._turns: OrderedDict[Id, None] = OrderedDict()
+        self._listening = asyncio.Event()
 
     def __contains__(self, turn: Id) -> bool:
         return turn in self._turns
+
+    async def listening(self) -> None:
+        """Return when every cancel from now on is heard; or after a while, as work must not wait for that for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._listening.wait()
 
     async def hear(self) -> None:
         """Listen, from now on, until cancelled."""
@@ -35,6 +46,7 @@ class Cancels:
         while True:
             try:
                 async with self._bus.reader({part: None}) as reader:
+                    self._listening.set()
                     while True:
                         for record in await reader.poll(limit=500, timeout=5.0):
                             self._take(record)

@@ -149,6 +149,8 @@ class Loop:
 
     async def _take_records(self) -> None:
         assert self._member is not None
+        if self.stage.cancellable:
+            await self._cancelled.listening()
         while True:
             try:
                 records = await self._member.poll(limit=self._flow.room(), timeout=self._flow.patience)

@@ -52,6 +52,8 @@ async def running(loop: Loop) -> AsyncGenerator[asyncio.Task[None], None]:
         async with asyncio.timeout(DEADLINE):
             while not loop.joined and not task.done():  # noqa: ASYNC110 - the loop has no event for its tests
                 await asyncio.sleep(0.005)
+            if loop.stage.cancellable and not task.done():
+                await loop._cancelled.listening()
         yield task
         loop.drain()
         await asyncio.wait_for(task, DEADLINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -320,6 +320,32 @@ async def test_a_cancel_that_comes_before_its_turn_counts(bus: MemoryBus) -> Non
 
     assert begun == ["t1"]
     assert (reply.turn, reply.status) == ("t2", "cancelled")
+
+
+async def test_no_work_begins_before_cancels_are_heard(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cancelled as soon as a stage works would else go on to its end."""
+    reader, late, begun = bus.reader, asyncio.Event(), list[str]()
+
+    @asynccontextmanager
+    async def slow(start: Any) -> AsyncGenerator[Any, None]:
+        await late.wait()
+        async with reader(start) as found:
+            yield found
+
+    async def handle(turn: Turn) -> Stream:
+        begun.append(turn.turn)
+        yield make_prompt(turn.turn)
+
+    monkeypatch.setattr(bus, "reader", slow)
+    task = asyncio.create_task((loop := make_loop(text_stage(handle), bus)).run())
+    await put(bus, make_turn("t1"))
+    await eventually(lambda: loop.joined)
+    await asyncio.sleep(0.2)
+    assert begun == []
+    late.set()
+    await eventually(lambda: begun)
+    loop.drain()
+    await asyncio.wait_for(task, 5.0)
 
 
 async def test_a_turn_past_its_deadline_ends(bus: MemoryBus) -> None:

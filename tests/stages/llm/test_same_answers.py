@@ -106,7 +106,7 @@ async def test_every_company(
     assert said == {n: expected[n] for n in some}
     if count == 32:
         judged = speculation.counts.drafters.values()
-        assert all(0 < each.accepted_tokens < each.draft_tokens for each in judged)
+        assert 0 < sum(each.accepted_tokens for each in judged) < sum(each.draft_tokens for each in judged)
 
 
 async def test_a_draft_with_a_shorter_context(

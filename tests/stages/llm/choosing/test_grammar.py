@@ -282,7 +282,7 @@ async def test_a_bad_grammar_fails_alone(engine: TorchEngine) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
 async def test_another_goes_on_within_the_grammar(engine: TorchEngine, share: float) -> None:
     """Given what a former owner emitted, the rest is the same, also where nothing is left but the end."""
-    ask: dict[str, Any] = {"grammar": PERSON, "max_output_tokens": 150, "temperature": 0.8, "seed": 6}
+    ask: dict[str, Any] = {"grammar": PERSON, "max_output_tokens": 250, "temperature": 0.8, "seed": 6}
     whole, finish, _ = await answer(engine, make_prompt(some_ids(30, 3), session="a", **ask))
     assert finish == "stop"
     at = round(share * len(whole))
