@@ -41,11 +41,11 @@ class SpeculationCounts:
     lengths: list[int] = field(default_factory=list)
     drafters: dict[Name, Guessed] = field(default_factory=dict)
 
-    def saw(self, length: int, tokens: int) -> None:
-        """A sequence for which so far was guessed got so many `tokens` in a step."""
-        self.steps += 1
-        self.tokens += tokens
-        _count(self.lengths, length)
+    def saw(self, length: int, tokens: int, times: int = 1) -> None:
+        """So many `times` a sequence for which so far was guessed got so many `tokens` in a step."""
+        self.steps += times
+        self.tokens += times * tokens
+        _count(self.lengths, length, times)
 
     def guessed(self, made: Made, right: int) -> None:
         """So many of these guesses were right."""
@@ -135,6 +135,6 @@ def judge(made: Made, ids: Seq[int], *, ended: bool, eos: frozenset[int]) -> tup
     return right + (ended and made.tokens[right] in eos), False
 
 
-def _count(numbers: list[int], at: int) -> None:
+def _count(numbers: list[int], at: int, times: int = 1) -> None:
     numbers.extend([0] * (at + 1 - len(numbers)))
-    numbers[at] += 1
+    numbers[at] += times

@@ -34,7 +34,7 @@ MOST = 8
 INDEXED = 4096
 """Tokens of a text that are indexed in one step, which takes about a millisecond."""
 
-REST, LONGEST_REST, ASKING = 3, 256, 0.01
+REST, LONGEST_REST, ASKING = 3, 256, 0.005
 """Steps after one without guesses in which nobody asks whether they would pay: so many at least and at most, and
 between those as many that asking takes this share of their time."""
 
@@ -83,7 +83,7 @@ class Speculation:
         self._beliefs = Beliefs()
         self._guesses: dict[int, Guesses] = {}
         self._purse = Purse()
-        self._rest = 0
+        self._rest, self._resting = 0, False
         self._step_s = LEAST_S
         self._since_plain = 0
         self._prompts, self._others = 0, 0
@@ -114,7 +114,8 @@ class Speculation:
 
     def propose(self, streams: Seq[Sequence]) -> None:
         """Guess the next tokens of `streams`, the sequences whose next token is chosen in this step."""
-        if self._rest:
+        self._resting = self._rest > 0
+        if self._resting:
             self._rest -= 1
             return
         if not streams or self._is_plain() or (self._prices.model is None and not self._always):
@@ -163,6 +164,9 @@ class Speculation:
     def saw(self, works: Seq[Work[Sequence]], seconds: float) -> None:
         """A step has computed `works`; their sequences have accepted what was right."""
         self._step_s = max(LEAST_S, seconds)
+        if self._resting:
+            self._saw_plain(works, seconds)
+            return
         prompts = tokens = 0
         for work in works:
             guesses = self._guesses.get(work.sequence.number)
@@ -185,6 +189,20 @@ class Speculation:
                 speed = tokens / (seconds + self._guessing_s)
                 self._prices.saw(len(works), drafted=account.drafted, share=speed / account.speed)
         self._account = None
+        self._purse.earn(seconds)
+
+    def _saw_plain(self, works: Seq[Work[Sequence]], seconds: float) -> None:
+        """The same, of a step for which nobody was asked."""
+        for work in works:
+            if work.sequence.finish and work.sequence.output:
+                self._prices.ended(work.sequence.output)
+        rows = sum(work.count for work in works)
+        if rows == len(works):
+            self.counts.saw(0, 1, len(works))
+            if self._prices.model:
+                self._prices.model.saw(len(works), rows, seconds)
+        else:
+            self.counts.saw(0, 1, sum(work.count == 1 for work in works))
         self._purse.earn(seconds)
 
     def _judge(self, sequence: Sequence, made: Made, judged: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHARE = 0.015
+SHARE = 0.005
 """Of the time of all steps, what trials may cost altogether."""
 
 SAVED = 3
