@@ -443,6 +443,15 @@ def _conversation() -> NDArray[np.int16]:
     return np.concatenate([part for text in texts for part in (silence(4.3), say(text), silence(1.7))])
 
 
+def _turn_by_turn(told: Iterable[Any]) -> dict[str, list[Any]]:
+    """What is told of each turn in its order; a turn may begin before the words of the one before are known."""
+    turns: dict[str, list[Any]] = {}
+    for output in told:
+        if not isinstance(output, Settled | Transcript):
+            turns.setdefault(output.item, []).append(output)
+    return turns
+
+
 @pytest.mark.parametrize("size", [1_000, 32_000])
 async def test_a_new_owner_tells_the_same(transcriber: Transcriber, size: int) -> None:
     """Whoever begins where something was settled tells every turn that was not told before, by the same name."""
@@ -453,8 +462,7 @@ async def test_a_new_owner_tells_the_same(transcriber: Transcriber, size: int) -
     assert told[marks[-1]].messages * size > len(_conversation()) - 12 * RATE
     for mark in marks:
         later = await _heard(transcriber, messages[told[mark].messages :])
-        rest = [output for output in told[mark + 1 :] if not isinstance(output, Settled | Transcript)]
-        assert [output for output in later if not isinstance(output, Transcript)] == rest
+        assert _turn_by_turn(later) == _turn_by_turn(told[mark + 1 :])
 
 
 async def test_nothing_of_a_turn_in_progress_is_settled(transcriber: Transcriber) -> None:
