@@ -6,7 +6,6 @@ The one place that puts stages together. Importing it loads no library of models
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from stages.llm.stage import Engine, Run, llm_stage
 from stages.postprocess.stage import postprocess_stage
 from stages.preprocess.text.stage import TextStage, text_stage
 from stages.tokens import load_tokenizer
+from stages.usercache import user_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -212,10 +212,8 @@ def served_name(model: ModelSettings) -> str:
 
 def on_disk(model: ModelSettings) -> ModelSettings:
     """`model` with a folder for its keys and values, by the XDG convention if none is set."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if model.disk or not Path(base).is_absolute():  # as the convention wants it, and for a user without a home
-        return model
-    return replace(model, disk=str(Path(base) / "penstock" / "kv"))
+    folder = user_cache("kv")
+    return model if model.disk or folder is None else replace(model, disk=str(folder))
 
 
 def _without_weights(model: ModelSettings) -> tuple[PreTrainedTokenizerBase, int]:

@@ -9,15 +9,16 @@ shape, and how often a guess is right is known; what is said means nothing.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from stages.usercache import user_cache
 
 VOCABULARY = 32_000
 CONTEXT = 4096
@@ -39,9 +40,8 @@ DRAFT = Shape(hidden=256, layers=2, inner=704)
 
 
 def cache_folder() -> Path:
-    """Where such models are kept, by the XDG convention."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "penstock" / "bench"
+    """Where such models are kept."""
+    return user_cache("bench") or Path(gettempdir()) / "penstock-bench"
 
 
 def large_pair(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PenstockError
+from stages.usercache import user_cache
 
 KAFKA = "4.1.1"
 LOG4J = "2.24.3"
@@ -39,9 +39,9 @@ class JarsMissing(PenstockError):
 
 
 def cache_folder() -> Path:
-    """Return where the jars lie, by the XDG convention."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "penstock" / f"kafka-{KAFKA}"
+    """Return where the jars lie."""
+    name = f"kafka-{KAFKA}"
+    return user_cache(name) or Path(tempfile.gettempdir()) / f"penstock-{name}"
 
 
 def complete(folder: Path) -> bool:

@@ -13,6 +13,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from stages.usercache import user_cache
+
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("step.cpp")
@@ -69,8 +71,7 @@ def library() -> ctypes.CDLL | None:
         log.info("no C++ compiler was found (install g++ or set CXX): steps are computed by torch, which is slower")
         return None
     try:
-        built = _built(compiler)
-        found = ctypes.CDLL(str(built)) if built else None
+        found = _loaded(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("steps are computed by torch, as their faster way could not be compiled: %s", error)
         return None
@@ -83,11 +84,20 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _built(compiler: str) -> Path | None:
-    """The library's file, compiled now if it was not before; None where it does not compile."""
+def _loaded(compiler: str) -> ctypes.CDLL | None:
+    """The library; compiled anew each time, and its file removed, for a user who can keep none."""
+    if folder := _folder():
+        built = _built(compiler, folder)
+        return ctypes.CDLL(str(built)) if built else None
+    with tempfile.TemporaryDirectory(prefix="penstock-native-") as passing:
+        built = _built(compiler, Path(passing))
+        return ctypes.CDLL(str(built)) if built else None
+
+
+def _built(compiler: str, folder: Path) -> Path | None:
+    """The library's file in `folder`, compiled now if it was not before; None where it does not compile."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=PATIENCE_S).stdout
     key = hashlib.sha256(b"\0".join((SOURCE.read_bytes(), version, _processor(), " ".join(FLAGS).encode())))
-    folder = _folder()
     built = folder / f"step-{key.hexdigest()[:32]}.so"
     if built.is_file():
         return built
@@ -115,14 +125,14 @@ def _processor() -> bytes:
     return "\n".join(sorted({line for line in told.splitlines() if line.startswith(wanted)})).encode()
 
 
-def _folder() -> Path:
-    """Where compiled code is kept: for this user alone, as it is run."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(base) / "penstock" / "native"
+def _folder() -> Path | None:
+    """Where compiled code is kept: for this user alone, as it is run. None where nothing can be kept."""
+    folder = user_cache("native")
+    if folder is None:
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
-            return folder
+        kept = folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK)
     except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="penstock-native-"))
+        return None
+    return folder if kept else None

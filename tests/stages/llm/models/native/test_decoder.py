@@ -130,6 +130,16 @@ def test_it_is_compiled_once(anew: Path) -> None:
     assert anew.stat().st_mode & 0o077 == 0
 
 
+def test_who_can_keep_nothing_compiles_each_time(anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works, and no file is left behind, neither beside the program nor among the passing ones."""
+    monkeypatch.setattr(library, "user_cache", lambda name: None)
+    monkeypatch.setattr(library.tempfile, "tempdir", str(tmp_path))  # type: ignore[attr-defined]
+    monkeypatch.chdir(tmp_path)
+
+    assert library.library() is not None
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("compiler", ["false", "/nowhere/c++"])
 def test_without_a_compiler_torch_computes(
     compiler: str, tmp_path: Path, anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
