@@ -164,7 +164,6 @@ class Responding:
         self._say.tell(cuts=(answer.id, CLIENT))
         self._turns.cancel(answer, time.monotonic())
 
-
     def _drop(self, waiting: dict[str, Any]) -> None:
         """Give up what waits. Who has asked for it hears of a response that was begun and cancelled."""
         self._dropped, self._coming = waiting, None
