@@ -1,10 +1,6 @@
 """One stage between two Kafka topics: ours, bare aiokafka and FastStream, in alternating rounds of one run.
 
-All do the same: read a turn, decode it, let a handler make a prompt of it, encode and publish that. All publish with
-acks=all, idempotent and without linger, and collect garbage as rarely as a worker does. Ours and bare aiokafka keep the
-order of each key, work on all keys at once that are at hand, commit what is acknowledged, and fetch and batch alike;
-bare aiokafka goes from batch to batch and ends with the first error. FastStream with `AckPolicy.ACK` keeps the order of
-whole partitions. With `ACK_FIRST` and many workers it promises neither, and is shown beside.
+What they are and promise, `bus_systems.py` says. FastStream that acknowledges first promises less, and is shown beside.
 
 Throughput: a backlog is there before the start, and the broker's own clock tells when the first and the last result
 were written. Latency: messages come on their own clock, and count from the time at which they should have been sent.
@@ -13,38 +9,40 @@ were written. Latency: messages come on their own clock, and count from the time
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from rich.table import Table
 
+from apps.bench.bus_report import Result, judged, rows, throughput
+from apps.bench.bus_systems import (
+    BARE,
+    BATCH,
+    LOOSE,
+    OURS,
+    PARTITIONS,
+    PEER,
+    WORKERS,
+    Running,
+    Work,
+    bare,
+    faststream,
+    ours,
+    running_task,
+)
 from apps.bench.report import Spread, measuring, spread, table, told
 from apps.worker import collect_rarely
 from pipeline.bus import Part, Record
-from pipeline.errors import SettingsError
 from pipeline.kafka import KafkaBus, KafkaSettings, create_topics
-from pipeline.kafka.publisher import BATCH_BYTES
-from pipeline.kafka.source import FETCH_BYTES, FETCH_WAIT_MS
-from pipeline.loop import Loop
 from pipeline.messages import Prompt, Turn, Utterance
-from pipeline.stage import Stage, Stream
 from pipeline.topics import PROMPTS, ROUTE, TURNS
 
-OURS, BARE, PEER, LOOSE = "ours", "bare aiokafka", "FastStream", "FastStream, acked first"
-PARTITIONS = 8
-WORKERS = 256
-BATCH = 500
 PATIENCE_S = 60.0
 LATENCY_KEYS = 64
 LOOK_S = 0.5
@@ -67,151 +65,6 @@ class Plan(NamedTuple):
     rate: int = 100
     latency_s: float = 5.0
     loose: bool = True
-
-
-class Work(NamedTuple):
-    """One system's task: Kafka and its topics, the group, how many keys at once, and what the handler awaits."""
-
-    settings: KafkaSettings
-    group: str
-    keys: int
-    wait_s: float
-
-
-class Result(NamedTuple):
-    """What a system did of a backlog: messages a second, how many, if in order, and the processor time of each."""
-
-    rate: float
-    done: int
-    ordered: bool
-    cpu_us: float
-
-
-Running = Callable[[Work], AbstractAsyncContextManager[None]]
-
-
-async def answer(turn: Turn, wait_s: float) -> Prompt:
-    """The handler: waits as for a service, if at all."""
-    if wait_s:
-        await asyncio.sleep(wait_s)
-    return Prompt(turn.session, turn.turn, ids=(1, 2, 3, 4, 5, 6, 7, 8))
-
-
-# ---- the systems -----------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def ours(work: Work) -> AsyncGenerator[None, None]:
-    """The loop with a stage."""
-
-    async def each(turn: Turn) -> Stream:
-        yield await answer(turn, work.wait_s)
-
-    async with KafkaBus(work.settings) as bus:
-        loop = Loop(Stage("bench", TURNS, each=each, concurrency=work.keys), bus, group=work.group)
-        async with _task(loop.run()) as running:
-            yield
-            loop.drain()
-            await running
-
-
-@asynccontextmanager
-async def bare(work: Work) -> AsyncGenerator[None, None]:
-    """What one writes by hand on aiokafka with the same guarantee."""
-    consumer = AIOKafkaConsumer(
-        _name(work, TURNS.name),
-        bootstrap_servers=work.settings.bootstrap,
-        group_id=work.settings.topic_prefix + work.group,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=FETCH_WAIT_MS,
-        max_partition_fetch_bytes=FETCH_BYTES,
-    )
-    producer = AIOKafkaProducer(
-        bootstrap_servers=work.settings.bootstrap, enable_idempotence=True, max_batch_size=BATCH_BYTES
-    )
-    async with producer, consumer, _task(_by_hand(work, consumer, producer)) as running:
-        yield
-        running.cancel()
-
-
-async def _by_hand(work: Work, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
-    topic = _name(work, PROMPTS.name)
-    while True:
-        by_key: defaultdict[bytes, list[Any]] = defaultdict(list)
-        for records in (await consumer.getmany(timeout_ms=1000, max_records=BATCH)).values():
-            for record in records:
-                by_key[record.key].append(record)
-        if not by_key:
-            continue
-        sent: list[asyncio.Future[Any]] = []
-
-        async def in_turn(records: list[Any], sent: list[asyncio.Future[Any]] = sent) -> None:
-            for record in records:
-                prompt = await answer(TURNS.decode(record.value), work.wait_s)
-                sent.append(
-                    await producer.send(topic, PROMPTS.encode(prompt), key=record.key, headers=list(record.headers))
-                )
-
-        await asyncio.gather(*(in_turn(records) for records in by_key.values()))
-        await asyncio.gather(*sent)
-        await consumer.commit()
-
-
-def faststream(*, strict: bool) -> Running:
-    """FastStream with the same guarantee, or (not `strict`) without, and many workers.
-
-    Raises:
-        SettingsError: it is not installed.
-    """
-    try:
-        from faststream import AckPolicy
-        from faststream.kafka import KafkaBroker, KafkaMessage
-    except ImportError as error:
-        raise SettingsError("bench", "FastStream is not installed; `pip install 'faststream[kafka]'`") from error
-
-    @asynccontextmanager
-    async def running(work: Work) -> AsyncGenerator[None, None]:
-        broker = KafkaBroker(
-            work.settings.bootstrap, enable_idempotence=strict, acks="all", apply_types=False, logger=None
-        )
-
-        async def decoded(message: KafkaMessage) -> Turn:
-            turn: Turn = TURNS.decode(message.body)
-            return turn
-
-        @broker.subscriber(
-            _name(work, TURNS.name),
-            group_id=work.settings.topic_prefix + work.group,
-            auto_offset_reset="earliest",
-            ack_policy=AckPolicy.ACK if strict else AckPolicy.ACK_FIRST,
-            max_workers=PARTITIONS if strict else WORKERS,
-            decoder=decoded,
-        )
-        async def handle(turn: Turn) -> None:
-            prompt = await answer(turn, work.wait_s)
-            await broker.publish(PROMPTS.encode(prompt), _name(work, PROMPTS.name), key=turn.session.encode())
-
-        async with broker:
-            await broker.start()
-            yield
-
-    return running
-
-
-def _name(work: Work, topic: str) -> str:
-    return work.settings.topic_prefix + topic
-
-
-@asynccontextmanager
-async def _task(work: Any) -> AsyncGenerator[asyncio.Task[Any], None]:
-    task = asyncio.ensure_future(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 # ---- throughput ------------------------------------------------------------------------------------------------------
@@ -250,7 +103,7 @@ async def work_off(running: Running, work: Work, bus: KafkaBus, plan: Plan) -> R
     async with running(work):
         await _until_done(bus, parts, sum(before.values()) + plan.messages, plan.limit_s)
         spent = time.process_time() - spent
-    return _judged(await _written(bus, before), spent)
+    return judged(await _written(bus, before), spent)
 
 
 async def _until_done(bus: KafkaBus, parts: Sequence[Part], end: int, limit_s: float) -> None:
@@ -277,22 +130,6 @@ async def _written(bus: KafkaBus, before: Mapping[Part, int]) -> list[Record]:
     return records
 
 
-def _judged(records: Sequence[Record], spent: float) -> Result:
-    """Messages a second after those that were written first, and whether each key's came in order."""
-    times = [record.timestamp for record in records]
-    last: dict[str, int] = {}
-    ordered = True
-    for record in records:
-        prompt: Prompt = PROMPTS.decode(record.value)
-        ordered &= last.get(prompt.session, -1) < int(prompt.turn)
-        last[prompt.session] = int(prompt.turn)
-    first = min(times, default=0)
-    seconds = max(1, max(times, default=0) - first) / 1000
-    return Result(
-        (len(records) - times.count(first)) / seconds, len(records), ordered, spent / max(1, len(records)) * 1e6
-    )
-
-
 # ---- latency ---------------------------------------------------------------------------------------------------------
 
 
@@ -315,7 +152,7 @@ async def latencies(running: Running, work: Work, plan: Plan) -> list[float]:
         bus.reader({Part(PROMPTS.name, number): None for number in range(PARTITIONS)}) as reader,
     ):
         await _send(bus, plan.rate, plan.rate, {})  # a second to warm up
-        async with _task(read(reader)) as reading:
+        async with running_task(read(reader)) as reading:
             await _send(bus, count, plan.rate, begun)
             await asyncio.wait([reading], timeout=PATIENCE_S)
     return taken + [PATIENCE_S * 1000] * len(begun)
@@ -361,8 +198,13 @@ async def measure(settings: KafkaSettings, plan: Plan, *, path: Path | None) -> 
             waited = await _latency(systems, settings, plan, advance)
     brokers = await _brokers(settings)
     told(
-        {"broker": brokers, "plan": plan._asdict(), "throughput": _rows(results), "latency_ms": _plain(waited)},
-        [_table(results), *([table(f"latency at {plan.rate}/s", waited, unit="ms")] if waited else [])],
+        {
+            "broker": brokers,
+            "plan": plan._asdict(),
+            "throughput": rows(results),
+            "latency_ms": {name: row._asdict() for name, row in waited.items()},
+        },
+        [throughput(results), *([table(f"latency at {plan.rate}/s", waited, unit="ms")] if waited else [])],
         _remarks(plan, brokers),
         path,
     )
@@ -406,61 +248,6 @@ async def _admin(settings: KafkaSettings) -> AsyncGenerator[AIOKafkaAdminClient,
         yield admin
     finally:
         await admin.close()
-
-
-# ---- telling ---------------------------------------------------------------------------------------------------------
-
-
-def ratios(results: Mapping[str, Sequence[Result]], peer: str) -> list[float]:
-    """Ours against `peer`, round by round."""
-    return [one.rate / other.rate for one, other in zip(results[OURS], results[peer], strict=True)]
-
-
-def _rows(results: Mapping[tuple[float, int], Mapping[str, Sequence[Result]]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "wait_ms": wait_ms,
-            "keys": keys,
-            "rounds": {name: [round(one.rate, 1) for one in found] for name, found in systems.items()},
-            "done": {name: [one.done for one in found] for name, found in systems.items()},
-            "cpu_us": {name: [round(one.cpu_us, 1) for one in found] for name, found in systems.items()},
-            "ordered": {name: all(one.ordered for one in found) for name, found in systems.items()},
-            "ratio": {
-                name: {"median": round(median(found), 3), "least": round(min(found), 3), "most": round(max(found), 3)}
-                for name in systems
-                if name != OURS
-                for found in [ratios(systems, name)]
-            },
-        }
-        for (wait_ms, keys), systems in results.items()
-    ]
-
-
-def _plain(waited: Mapping[str, Spread]) -> dict[str, Any]:
-    return {name: row._asdict() for name, row in waited.items()}
-
-
-def _table(results: Mapping[tuple[float, int], Mapping[str, Sequence[Result]]]) -> Table:
-    names = list(next(iter(results.values())))
-    compared = (f"{OURS} / {name}" for name in names[1:])
-    drawn = Table("handler", "keys", *names, *compared, title="messages/s (processor time each), medians")
-    for column in drawn.columns[1:]:
-        column.justify = "right"
-    for (wait_ms, keys), systems in results.items():
-        found = [ratios(systems, name) for name in names[1:]]
-        drawn.add_row(
-            "trivial" if not wait_ms else f"awaits {wait_ms:g} ms",
-            str(keys),
-            *(_cell(results) for results in systems.values()),
-            *(f"{median(one):.2f} ({min(one):.2f}–{max(one):.2f})" for one in found),
-        )
-    return drawn
-
-
-def _cell(found: Sequence[Result]) -> str:
-    rate, cpu = median(one.rate for one in found), median(one.cpu_us for one in found)
-    order = "" if all(one.ordered for one in found) else ", no order"
-    return f"{rate:,.0f} ({cpu:.0f} µs{order})"
 
 
 def _remarks(plan: Plan, brokers: str) -> list[str]:
