@@ -36,7 +36,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         )
     try:
         tokenizer = _loader(folder).from_pretrained(str(source), local_files_only=local)
-    except Exception as error:
+    except Exception as error:  # whatever the libraries that read it raise
         raise ModelLoadError(str(source), f"its tokenizer cannot be read, fetch it again: {brief(error)}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # some models ship with both switched on: a cut prompt would go unnoticed

@@ -175,7 +175,7 @@ async def start(stage: str, command: Sequence[str], patience: Patience, *, lock:
             pass_fds=(beats_in, lock),
             start_new_session=True,
         )
-    except BaseException:
+    except BaseException:  # a cancel, too, must leave no descriptor open
         sender.close()
         os.close(beats)
         os.close(output)

@@ -73,7 +73,7 @@ class Folder:
                 size = file.tell()
             os.utime(half, (used, used))
             os.replace(half, self.path / name)
-        except BaseException:
+        except BaseException:  # a cancel, too, must leave no half file
             remove(Path(half))
             raise
         with self._lock:

@@ -32,7 +32,7 @@ def find(source: str) -> Path:
         return Path(
             snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"])
         )
-    except Exception as error:
+    except Exception as error:  # the hub's library raises its own, its HTTP client's and the system's
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelLoadError(source, f"it is no folder here, and cannot be fetched by that name: {why}") from error
 

@@ -71,7 +71,7 @@ def check_network(source: str, network: Any) -> None:
         raise _refused(source, config, "attention sinks")
     try:
         heard = listen(network)
-    except Exception as error:
+    except Exception as error:  # whatever the model's own code raises
         raise _refused(source, config, brief(error)) from error
     for asked in heard:
         if asked.features:

@@ -211,7 +211,7 @@ def _load(source: str, folder: Path, dtype: torch.dtype | Literal["auto"], tell:
             )
     except ModelLoadError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever transformers and the model's own code raise
         raise ModelLoadError(source, brief(error)) from error
     network, info = loaded
     for name, found, expected in info["mismatched_keys"]:

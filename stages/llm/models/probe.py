@@ -36,7 +36,7 @@ def probe(model: LoadedModel) -> tuple[Shape, str]:
             model.network.set_attn_implementation(attention.NAME)
             shape = _survey(model)
             got, kept = _together(model, shape, texts)
-    except Exception as error:
+    except Exception as error:  # whatever the model's own code raises
         raise ModelLoadError(model.name, f"the engine cannot run {_kind(model)}: {brief(error)}") from error
     if not expected.isfinite().all():
         raise ModelLoadError(model.name, "its weights are damaged: its logits are not finite numbers")

@@ -116,7 +116,7 @@ class OpenAIEngine:
             await self._look()
         except EngineUnavailable as error:
             self._lose(error)
-        except BaseException:
+        except BaseException:  # a cancel, too, must leave no connection open
             await self._server.close()
             raise
         self._watching = asyncio.create_task(self._watch())
