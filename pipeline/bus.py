@@ -128,6 +128,13 @@ class Bus(Protocol):
             TopicMissing: there is no such topic.
         """
 
+    async def part_of(self, topic: str, key: str) -> Part:
+        """Where the records of `topic` with that key are published, unless their publisher names a partition.
+
+        Raises:
+            TopicMissing: there is no such topic.
+        """
+
     async def end(self, part: Part) -> int:
         """The offset that the next record of `part` will have."""
 

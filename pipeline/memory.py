@@ -174,7 +174,7 @@ class MemoryBus:
         logs = self._topic(topic)
         if len(value) > self._max_message:
             raise MessageTooLarge(topic, size=len(value), limit=self._max_message)
-        target = logs[zlib.crc32(key.encode()) % len(logs) if partition is None else partition]
+        target = logs[_number(key, len(logs)) if partition is None else partition]
         if target.long:
             target.trim(self._floor(target))
         if target.full:
@@ -242,6 +242,10 @@ class MemoryBus:
         """See `Bus.partitions`."""
         return len(self._topic(topic))
 
+    async def part_of(self, topic: str, key: str) -> Part:
+        """See `Bus.part_of`."""
+        return Part(topic, _number(key, len(self._topic(topic))))
+
     async def end(self, part: Part) -> int:
         """See `Bus.end`."""
         return self._topic(part.topic)[part.number].end
@@ -252,3 +256,8 @@ class MemoryBus:
 
     async def check(self) -> None:
         """See `Bus.check`: memory always answers."""
+
+
+def _number(key: str, count: int) -> int:
+    """Which of `count` partitions the records of `key` are in."""
+    return zlib.crc32(key.encode()) % count

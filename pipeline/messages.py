@@ -202,9 +202,13 @@ class Told(Message, frozen=True):
 
 
 class Claimed(Message, frozen=True):
-    """gateway → gateway: from here on the session belongs to `owner`, and what others say of it does not count."""
+    """gateway → gateway: from here on the session belongs to `owner`, and what others say of it does not count.
+
+    `audio` names the stream that the session's audio is in, and how far that has come: so much of it stands in the log.
+    """
 
     owner: str
+    audio: tuple[str, int] | None = None
 
 
 class Snapshot(Message, frozen=True):

@@ -134,6 +134,10 @@ class KafkaBus:
         """See `Bus.partitions`."""
         return await self._lookup.partitions(topic)
 
+    async def part_of(self, topic: str, key: str) -> Part:
+        """See `Bus.part_of`."""
+        return Part(topic, self._partition_of(key.encode(), await self.partitions(topic)))
+
     async def end(self, part: Part) -> int:
         """See `Bus.end`."""
         return (await self._lookup.ends([part]))[part]

@@ -139,6 +139,17 @@ async def test_a_topic_has_its_own_number_of_partitions_or_the_deployments(bus: 
     assert (await bus.partitions("many"), await bus.partitions("one")) == (PARTITIONS, 1)
 
 
+async def test_where_a_key_is_can_be_asked(bus: Bus) -> None:
+    """It is where its records are published."""
+    for key in ("a", "b", "sess_1", "sess_2"):
+        part = await bus.part_of("many", key)
+        before = await bus.end(part)
+        await publish(bus, MANY, b"", key=key)
+        assert await bus.end(part) == before + 1
+    with pytest.raises(TopicMissing, match="nowhere"):
+        await bus.part_of("nowhere", "a")
+
+
 async def test_the_end_is_the_next_records_offset(bus: Bus) -> None:
     """The end moves with each record."""
     assert await bus.end(FIRST) == 0

@@ -101,7 +101,7 @@ EXAMPLES: list[Message] = [
         True,
         ("resp_1", "client_cancelled"),
     ),
-    Claimed("s", "", "owner"),
+    Claimed("s", "", "owner", audio=("audio_1", 48_000)),
     Snapshot("s", "", "owner", b"\xc1", 7, (6, 2)),
     Cancel("s", "t", "turn_detected"),
     DeadLetter(
