@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from apps.gateway.answer import Answer
@@ -13,6 +15,7 @@ class GatewayMetrics:
     """The gateway's metrics in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        seconds = partial(_seconds, registry)
         self.connections = Gauge(
             "penstock_gateway_connections", "Open client connections", ["protocol"], registry=registry
         )
@@ -21,28 +24,13 @@ class GatewayMetrics:
         self.refused = Counter("penstock_gateway_refused", "Connections refused", ["why"], registry=registry)
         self.turns = Counter("penstock_gateway_turns", "Turns that ended", ["status"], registry=registry)
         self.active = Gauge("penstock_gateway_turns_active", "Turns under way", registry=registry)
-        self.first_token = Histogram(
-            "penstock_gateway_first_token_seconds",
-            "From the accepted request to the first text",
-            buckets=SECONDS,
-            registry=registry,
-        )
+        self.first_token = seconds("first_token", "From the accepted request to the first text")
         self.voice = VoiceMetrics(registry)
-        self.turn_seconds = Histogram(
-            "penstock_gateway_turn_seconds",
-            "From the accepted request to the end of the turn",
-            buckets=SECONDS,
-            registry=registry,
-        )
+        self.turn_seconds = seconds("turn", "From the accepted request to the end of the turn")
         self.repeated = Counter(
             "penstock_gateway_repeated", "Client events that were done before a reconnect", registry=registry
         )
-        self.resume_seconds = Histogram(
-            "penstock_gateway_resume_seconds",
-            "From the accepted return of a client to its session's going on",
-            buckets=SECONDS,
-            registry=registry,
-        )
+        self.resume_seconds = seconds("resume", "From the accepted return of a client to its session's going on")
         self.errors = Counter("penstock_gateway_errors", "Errors told to clients", ["code"], registry=registry)
         self.events_in = Counter("penstock_gateway_events_in", "Client events", ["type"], registry=registry)
         self.events_out = Counter("penstock_gateway_events_out", "Events sent to clients", ["type"], registry=registry)
@@ -81,19 +69,25 @@ class VoiceMetrics:
     """What is counted and measured of sound. Speech ends where the speech stage says so, after the silence it waits."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def seconds(name: str, what: str) -> Histogram:
-            return Histogram(f"penstock_gateway_voice_{name}_seconds", what, buckets=SECONDS, registry=registry)
-
+        seconds = partial(_seconds, registry)
         self.sessions = Gauge("penstock_gateway_voice_sessions", "Sessions that send audio", registry=registry)
         self.audio = Counter("penstock_gateway_voice_audio_seconds", "Audio that was taken", registry=registry)
-        self.transcript = seconds("transcript", "From the end of speech to its transcript")
-        self.first_token = seconds("first_token", "From the end of speech to the answer's first text")
-        self.first_audio = seconds("first_audio", "From the end of speech, or the request, to the answer's first audio")
-        self.partial_lag = seconds("partial_lag", "From the end of a word to its being told before its turn is over")
+        self.transcript = seconds("voice_transcript", "From the end of speech to its transcript")
+        self.first_token = seconds("voice_first_token", "From the end of speech to the answer's first text")
+        self.first_audio = seconds(
+            "voice_first_audio", "From the end of speech, or the request, to the answer's first audio"
+        )
+        self.partial_lag = seconds(
+            "voice_partial_lag", "From the end of a word to its being told before its turn is over"
+        )
         self.interruptions = Counter(
             "penstock_gateway_voice_interruptions", "Answers that were interrupted", registry=registry
         )
-        self.silenced = seconds("silenced", "From the beginning of speech to the end of the answer it interrupts")
+        self.silenced = seconds("voice_silenced", "From the beginning of speech to the end of the answer it interrupts")
         self.untranscribed = Counter(
             "penstock_gateway_voice_untranscribed", "Speech whose transcript failed", ["code"], registry=registry
         )
+
+
+def _seconds(registry: CollectorRegistry, name: str, what: str) -> Histogram:
+    return Histogram(f"penstock_gateway_{name}_seconds", what, buckets=SECONDS, registry=registry)
