@@ -127,7 +127,6 @@ def attend(
     result = query.new_empty((rows, heads, size))
     parts, sums = _parts(query, splits if beside else 0)
     scale = 2 * scaling / softcap if softcap else scaling
-    padded = padded_size(size)
     kernels.attend[(tiles.shape[0], kv_heads, splits if beside else 1)](
         result,
         parts,
@@ -147,7 +146,7 @@ def attend(
         FOLD=cut.fold,
         ROWS=cut.rows,
         SIZE=size,
-        PADDED=padded,
+        PADDED=padded_size(size),
         BLOCK=BLOCK,
         SPLIT=SPLIT,
         CAPPED=softcap is not None,
@@ -158,20 +157,7 @@ def attend(
         enable_fp_fusion=False,
     )
     if beside:
-        kernels.reduce[(rows, heads)](
-            result,
-            parts,
-            sums,
-            tables.positions,
-            window or 0,
-            splits,
-            SIZE=size,
-            PADDED=padded,
-            SPLIT=SPLIT,
-            WINDOWED=window is not None,
-            num_warps=1,
-            enable_fp_fusion=False,
-        )
+        _reduce(result, parts, sums, tables, window, splits)
     return result
 
 
@@ -182,4 +168,23 @@ def _parts(query: Tensor, splits: int) -> tuple[Tensor, Tensor]:
     return (
         query.new_empty((*shape, size if splits else 1), dtype=torch.float32),
         query.new_empty((*shape, 2), dtype=torch.float32),
+    )
+
+
+def _reduce(result: Tensor, parts: Tensor, sums: Tensor, tables: Tables, window: int | None, splits: int) -> None:
+    """Put the splits' results together."""
+    rows, heads, size = result.shape
+    kernels.reduce[(rows, heads)](
+        result,
+        parts,
+        sums,
+        tables.positions,
+        window or 0,
+        splits,
+        SIZE=size,
+        PADDED=padded_size(size),
+        SPLIT=SPLIT,
+        WINDOWED=window is not None,
+        num_warps=1,
+        enable_fp_fusion=False,
     )
