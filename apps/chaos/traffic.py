@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 
 from apps.chaos.calls import Calls, Recording
 from apps.chaos.calls import Told as Called
-from apps.chaos.client import Client, SessionLost
+from apps.chaos.client import Client
+from apps.chaos.line import SessionLost
 from apps.chaos.plan import Plan, Question, Script, order_of, scripts
 from apps.chaos.record import Record, Turn
 

@@ -13,7 +13,8 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from apps.chaos import client as module
-from apps.chaos.client import Client, SessionLost
+from apps.chaos.client import Client
+from apps.chaos.line import SessionLost
 from apps.chaos.record import Record, Turn
 from tests.apps.chaos.runs import QUESTION
 
@@ -122,6 +123,7 @@ async def test_an_answer_is_noted_with_its_pieces_and_its_end(gateway: Gateway, 
     item, response = gateway.heard
     assert item["item"]["content"] == [{"type": "input_text", "text": QUESTION.text}]
     assert response["response"] == {
+        "output_modalities": ["text"],
         "max_output_tokens": 8,
         "metadata": {"turn": "0.0"},
         "temperature": 0.0,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from apps.chaos import traffic as module
-from apps.chaos.client import SessionLost
+from apps.chaos.line import SessionLost
 from apps.chaos.plan import TURNS, Plan
 from apps.chaos.record import Turn
 from apps.chaos.traffic import Traffic
