@@ -22,8 +22,8 @@ from apps.gateway.cursor import Cursor, Stamp
 from apps.gateway.events import Event
 from apps.gateway.hearing import Ears, Hearing
 from apps.gateway.items import restored
-from apps.gateway.microphone import is_stream
 from apps.gateway.speaking import MS, Track
+from apps.gateway.streams import is_stream
 from apps.gateway.truncating import truncated
 from apps.gateway.turns import Turns
 from pipeline.messages import Claimed, Finished, Message, Snapshot, Told

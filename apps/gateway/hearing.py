@@ -17,8 +17,8 @@ from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
 from apps.gateway.items import blank, heard, restored, spoken_part, transcribed, untranscribed
 from apps.gateway.metrics import VoiceMetrics
-from apps.gateway.microphone import aside
 from apps.gateway.speaking import MS
+from apps.gateway.streams import aside
 from apps.gateway.voices import transcribes
 from pipeline.messages import Finished, Message, Problem, Told
 from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript

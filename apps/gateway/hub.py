@@ -8,6 +8,7 @@ import time
 
 from apps.gateway.account import Position
 from apps.gateway.arrival import Arrival, Past, failed
+from apps.gateway.arrivals import TAKEN
 from apps.gateway.cursor import Cursor, Signer
 from apps.gateway.history import History
 from apps.gateway.lines import LineSession
@@ -16,7 +17,8 @@ from apps.gateway.outbox import Outbox
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.reading import Reading
 from apps.gateway.refusal import LIMITED, Refusal
-from apps.gateway.seats import TAKEN, Seat, Seats
+from apps.gateway.seat import Seat
+from apps.gateway.seats import Seats
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from pipeline.bus import Bus, Part, Record
@@ -86,12 +88,14 @@ class Hub:
         """
         begun = time.monotonic()
         arrival = Arrival(session, cursor)
-        here = self.seats.expect(arrival)
+        here = self.seats.arrivals.expect(arrival)
         try:
             async with asyncio.timeout(RESUME_S):
                 await self.reading.adopt(cursor.partition)
                 await self._rebuild(arrival)
                 if not here.done():  # nobody has come back to it here meanwhile
+                    if (before := self.seats.make_way(session.id)) is not None:
+                        await self.pump(before)
                     session.claim()
                     await self.pump(session)
                 seat = await here
@@ -102,7 +106,7 @@ class Hub:
             why = "the log could not be read in time; come back with the same `resume` and `last_event_id`"
             raise Refusal("resume_unavailable", why, kind=LIMITED, retry_after=2.0) from None
         finally:
-            self.seats.unexpect(arrival)
+            self.seats.arrivals.unexpect(arrival)
         self._metrics.resume_seconds.observe(time.monotonic() - begun)
         return seat
 
@@ -157,7 +161,7 @@ class Hub:
             for session in self.seats.tick(time.monotonic()):
                 self.outbox.post(session.outgoing())
             await self._remember()
-            self.reading.leave({seat.session.terms.partition for seat in self.seats} | self.seats.expected)
+            self.reading.leave({seat.session.terms.partition for seat in self.seats} | self.seats.arrivals.expected)
 
     async def _remember(self) -> None:
         """Put into the log what snapshots are due."""

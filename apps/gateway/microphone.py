@@ -5,11 +5,9 @@ Only the live owner of a session has one. Positions are samples at 24 kHz from t
 
 from __future__ import annotations
 
-import binascii
 import time
-from base64 import b64decode
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -19,6 +17,7 @@ from apps.gateway.limits import Bucket
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.refusal import Refusal
 from apps.gateway.speaking import samples
+from apps.gateway.streams import STREAM, aside, decoded, pieces
 from apps.gateway.terms import Terms
 from pipeline.headers import REPLY_TO, TENANT, TRACE, TURN
 from pipeline.messages import Encoding
@@ -26,8 +25,6 @@ from pipeline.telemetry import new_traceparent
 from pipeline.topics import AUDIO
 from pipeline.voice import RATE, Listening, Sound
 
-PIECE = 64 * 1024
-"""Bytes of a record at most."""
 LEAST_S = 0.01
 """What a piece counts at least against the client's rate."""
 SHORTEST = RATE // 10
@@ -36,7 +33,6 @@ LONGEST = 240 * RATE
 """Samples that a turn has at most which the client ends: the speech stage keeps no more."""
 NOTED_EVERY = 5 * RATE
 """Samples after which the log is told how far the audio has come."""
-STREAM = "audio"
 
 Then = Literal["", "commit", "clear", "end"]
 
@@ -92,7 +88,7 @@ class Microphone:
 
     def _take(self, data: bytes, how: Listening, now: float) -> None:
         self._heard_at = now
-        for piece in _pieces(data):
+        for piece in pieces(data):
             if now >= self._deaf_until:
                 self._begin()
                 self._waiting.append(Sound(self._session, self.stream, self.position, piece, how))
@@ -146,7 +142,7 @@ class Microphone:
         """Have audio that is not the session's own transcribed: what is said in `item`, in a stream of its own."""
         how = msgspec.structs.replace(self._how(), detection=None)
         stream, at = aside(item), 0
-        for piece in _pieces(data):
+        for piece in pieces(data):
             self._waiting.append(Sound(self._session, stream, at, piece, how))
             at += samples(piece, how.encoding)
         self._waiting.append(Sound(self._session, stream, at, how=how, then="commit", item=item))
@@ -163,10 +159,23 @@ class Microphone:
     # -- the stream
 
     def resume(self, stream: str, position: int) -> None:
-        """Another gateway had the session: its stream ends, and the next audio begins a new one."""
-        self.position = self.begins = self._noted = position
+        """Another had the session: its stream, unless it was taken over, ends, and the next audio begins a new one."""
+        if self.stream:
+            return
+        self.position = self.begins = self._noted = max(self.position, position)
         if stream:
             self._post_now(Sound(self._session, stream, position, how=self._how(), then="end"))
+
+    def take_over(self, other: Microphone) -> None:
+        """Go on where `other` stops, which had the session in this gateway: the same stream, and all that waits in it.
+
+        Half a sample is forgotten: what the client sends now begins with a whole one.
+        """
+        self.stream, self._trace = other.stream, other._trace
+        self.position, self.begins, self._noted, self._fresh = other.position, other.begins, other._noted, other._fresh
+        self._waiting, self._rate, self._ready_at = other._waiting, other._rate, other._ready_at
+        self._heard_at, self._deaf_until = other._heard_at, other._deaf_until
+        other.stream, other._waiting = "", deque()
 
     def end(self) -> None:
         """No more audio comes in this stream."""
@@ -267,32 +276,3 @@ class Microphone:
         terms = self._terms
         trace = self._trace or terms.trace or new_traceparent()
         return {REPLY_TO: str(terms.partition), TURN: stream, TENANT: terms.tenant, TRACE: trace}
-
-
-def aside(item: str) -> str:
-    """The name of the stream in which the audio of `item` is, which came with the item itself."""
-    return f"{STREAM}.{item}"
-
-
-def is_stream(turn: str) -> bool:
-    """Whether that is a stream of audio, and no response."""
-    return turn.startswith(STREAM)
-
-
-def decoded(audio: str, most: int, where: str) -> bytes:
-    """The bytes of `audio`, which is base64.
-
-    Raises:
-        Refusal: it is not, or has more than `most` bytes.
-    """
-    if len(audio) // 4 * 3 - 2 > most:
-        why = f"{where} has {len(audio) // 4 * 3} bytes of audio; at most {most} are taken at once"
-        raise Refusal("message_too_large", why, param=where)
-    try:
-        return b64decode(audio, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Refusal("invalid_value", f"{where} is not base64: {error}", param=where) from None
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))

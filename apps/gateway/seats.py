@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Generator, Iterator
@@ -10,12 +9,13 @@ from contextlib import contextmanager
 
 from apps.gateway.account import Position
 from apps.gateway.arrival import Arrival
+from apps.gateway.arrivals import TAKEN, Arrivals
 from apps.gateway.connection import EXPIRED, FAILED, GOING_AWAY, REPLACED, RESTART, TOO_MUCH, TRY_LATER, Connection
-from apps.gateway.events import Event
 from apps.gateway.lines import LineSession
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outgoing import Outgoing
 from apps.gateway.refusal import RESTARTING, Refusal
+from apps.gateway.seat import Seat
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from pipeline.errors import MessageTooLarge
@@ -24,33 +24,18 @@ from pipeline.topics import REPLIES
 
 log = logging.getLogger(__name__)
 
-TAKEN = "this session was opened elsewhere"
 TOO_LARGE = "what was to be told is larger than the log takes; send less at once"
 UNREACHABLE = "the log cannot be reached; try again in 5 s"
 
 
-class Seat:
-    """A session and its client's socket, if there is one; `left_at` is since when there is none.
-
-    `missed` is what the client of a session that was resumed has to get first.
-    """
-
-    def __init__(self, session: Session, now: float) -> None:
-        self.session = session
-        self.connection: Connection | None = None
-        self.missed: list[Event] | None = None
-        self.left_at: float | None = now
-        self.expiring_at: float | None = None
-
-
 class Seats:
-    """The sessions by their id. Times are in seconds of one clock."""
+    """The sessions by their id, and those on their way here. Times are in seconds of one clock."""
 
     def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._seats: dict[str, Seat] = {}
         self._gone: list[Session] = []
-        self._arrivals: dict[str, tuple[Arrival, asyncio.Future[Seat]]] = {}
+        self.arrivals = Arrivals(self._come)
         self.draining = self.closing = False
 
     def __iter__(self) -> Iterator[Seat]:
@@ -114,52 +99,25 @@ class Seats:
                 seat.session.present = False
             self._make_room()
 
-    # -- who comes from elsewhere
+    # -- who comes back
 
-    @property
-    def expected(self) -> set[int]:
-        """The partitions of those who are on their way here."""
-        return {arrival.cursor.partition for arrival, _ in self._arrivals.values()}
-
-    def expect(self, arrival: Arrival) -> asyncio.Future[Seat]:
-        """Keep for `arrival` what the log brings of it; returns what will be its seat."""
-        name = arrival.session.id
-        here: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
-        if name in self._arrivals:
-            self._fail(name, Refusal("session_taken", TAKEN))
-        self._arrivals[name] = arrival, here
-        return here
-
-    def unexpect(self, arrival: Arrival) -> None:
-        """It has come, or does not come."""
-        name = arrival.session.id
-        if name in self._arrivals and self._arrivals[name][0] is arrival:
-            del self._arrivals[name]
-
-    def _fail(self, name: str, why: Exception) -> None:
-        _, here = self._arrivals.pop(name)
-        if not here.done():
-            here.set_exception(why)
-            here.exception()  # known, should nobody wait for it yet
-
-    def _hear(self, name: str, at: Position, message: Message) -> Session | None:
-        """Give a record to a session on its way here, which has come when that makes it ours."""
-        arrival, here = self._arrivals[name]
-        if arrival.cursor.partition != at.partition:
+    def make_way(self, name: str) -> Session | None:
+        """Session `name`, which its client comes back to, takes no more audio, and says how far that came."""
+        seat = self._seats.get(name)
+        if seat is None or not seat.session.voicing.microphone.stream:
             return None
-        try:
-            arrival.read(at, message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this one arrival
-            self._fail(name, error)
-            return None
-        if arrival.session.ours and not here.done():
-            if (other := self._seats.get(name)) is not None:  # another life of the name, in another partition
-                self._take(other)
-            seat = self.add(arrival.session, time.monotonic())
-            seat.missed = arrival.missed
-            here.set_result(seat)
-            del self._arrivals[name]
-        return arrival.session
+        if seat.connection is not None:
+            seat.connection.close(REPLACED, TAKEN)
+        seat.session.left()
+        return seat.session
+
+    def _come(self, arrival: Arrival) -> Seat:
+        """A session is ours now."""
+        if (other := self._seats.get(arrival.session.id)) is not None:  # another life of the name, in another partition
+            self._take(other)
+        seat = self.add(arrival.session, time.monotonic())
+        seat.missed = arrival.missed
+        return seat
 
     # -- what comes from the log, or does not reach it
 
@@ -169,10 +127,12 @@ class Seats:
         found: list[Session] = []
         seat = self._seats.get(name)
         if seat is not None and seat.session.terms.partition == at.partition:
+            if (heir := self.arrivals.heir(name, message)) is not None:
+                heir.take_over(seat.session)
             with self._alone(seat):
                 self._read(seat, at, message)
             found.append(seat.session)
-        if name in self._arrivals and (session := self._hear(name, at, message)):
+        if session := self.arrivals.read(name, at, message):
             found.append(session)
         if not found:
             self._metrics.skipped.labels("no such session").inc()

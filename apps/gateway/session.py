@@ -97,6 +97,10 @@ class Session:
         """Make it ours: from where that stands in the log, nobody else can say anything."""
         self.say.log(Claimed(self.id, "", self.owner))
 
+    def take_over(self, other: Session) -> None:
+        """Go on with what `other` hears, which had the session here until now."""
+        self.voicing.microphone.take_over(other.voicing.microphone)
+
     def _go_live(self) -> None:
         """All that counts of what others did has been read."""
         self.config.view = dict(self.account.view)

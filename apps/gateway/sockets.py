@@ -23,7 +23,7 @@ from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.protocols.chat import NAME, Chat
 from apps.gateway.protocols.realtime import Realtime
 from apps.gateway.refusal import LIMITED, Refusal, shutting_down
-from apps.gateway.seats import Seat
+from apps.gateway.seat import Seat
 from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from apps.gateway.tenants import Client

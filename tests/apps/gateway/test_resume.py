@@ -232,7 +232,7 @@ async def test_the_first_of_two_at_one_gateway_claims_nothing(monkeypatch: pytes
 
         monkeypatch.setattr(second.hub, "_rebuild", slowly)
         async with back(second, name, event_id) as slow:
-            await until(lambda: bool(second.hub.seats.expected))
+            await until(lambda: bool(second.hub.seats.arrivals.expected))
             monkeypatch.setattr(second.hub, "_rebuild", rebuild)
             async with back(second, name, event_id) as quick:
                 await quick.until("session.updated")
