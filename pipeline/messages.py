@@ -183,9 +183,9 @@ class Told(Message, frozen=True):
     and `ends_at` is when the turn that begins with it must have ended, in seconds since 1970. `takes` lines that
     waited are not waiting any more. `line` is one that waits from here on, and `refused` are the code and the message
     with which another one will be refused when it is its turn. `audio` names the stream that the session's audio is in,
-    and how far that has come at least. `wanted` is a response that waits until it can begin, and `served` says that
-    the one that waited has begun, or never will. No more is told of the response that it
-    `cuts` off, nor of its audio: its id, and why.
+    and how far that has come at least, `heard_at` when it had, in seconds since 1970. `wanted` is a response that waits
+    until it can begin, and `served` says that the one that waited has begun, or never will. No more is told of the
+    response that it `cuts` off, nor of its audio: its id, and why.
     """
 
     events: tuple[dict[str, Any], ...]
@@ -199,6 +199,7 @@ class Told(Message, frozen=True):
     wanted: dict[str, Any] | None = None
     served: bool = False
     cuts: tuple[str, str] | None = None
+    heard_at: float = 0.0
 
 
 class Claimed(Message, frozen=True):

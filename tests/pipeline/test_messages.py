@@ -100,6 +100,7 @@ EXAMPLES: list[Message] = [
         {"type": "response.create"},
         True,
         ("resp_1", "client_cancelled"),
+        1763760000.5,
     ),
     Claimed("s", "", "owner", audio=("audio_1", 48_000)),
     Snapshot("s", "", "owner", b"\xc1", 7, (6, 2)),
