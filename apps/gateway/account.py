@@ -20,12 +20,14 @@ from apps.gateway.commands import Command
 from apps.gateway.conversation import Talk
 from apps.gateway.cursor import Cursor, Stamp
 from apps.gateway.events import Event
-from apps.gateway.hearing import Ears, Hearing
+from apps.gateway.heard import Hearing
+from apps.gateway.hearing import Ears
 from apps.gateway.items import restored
 from apps.gateway.speaking import MS, Track
 from apps.gateway.streams import is_stream
 from apps.gateway.truncating import truncated
 from apps.gateway.turns import Turns
+from apps.gateway.voices import interrupts
 from pipeline.messages import Claimed, Finished, Message, Snapshot, Told
 from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript
 
@@ -165,6 +167,8 @@ class Account:
                 return []
             case Claimed():
                 self.holder = message.owner
+                if message.audio is not None:
+                    self.ears.moved(*message.audio)
                 return [self._resumed()]
             case Told():
                 return self._hear(message) if message.owner == self.holder else []
@@ -178,13 +182,13 @@ class Account:
 
     def _resumed(self) -> Event:
         """The session has moved; what of its audio has certainly arrived is told, because its client cannot know."""
-        more = {"input_audio_ms": self.ears.position // MS} if self.ears.stream else {}
+        more = {"input_audio_ms": self.ears.position // MS} if self.ears.position else {}
         return {**events.session_event("session.updated", self.view), "resumed": True, **more}
 
     def _spoken_to(self, message: SpeechStarted) -> list[Event]:
         """The user begins to speak, which ends the answer that is under way."""
         made = self.ears.read(message)
-        if made and self.ears.interrupts:
+        if made and interrupts(self.view):
             made += self._turns.cut(self._turns.current, SPEECH, time.monotonic())
         return made
 
@@ -196,6 +200,7 @@ class Account:
         for _ in range(min(told.takes, len(self.lines))):
             self.lines.popleft()
         self.lines.extend(line for line in (told.line, told.refused) if line is not None)
+        told = self.ears.complete(told)
         self._talk.hear(told.events)
         self._configure(told.events)
         made = self._turns.told(told) if told.turn else list(told.events)

@@ -198,6 +198,12 @@ def committed(item: Mapping[str, Any], previous: str | None) -> list[Event]:
     ]
 
 
+def renamed(event: Event, names: Mapping[str, str]) -> Event:
+    """`event`, which comes behind an item that has another name by now."""
+    name = names.get(event.get("previous_item_id") or "")
+    return {**event, "previous_item_id": name} if name else event
+
+
 def transcription(kind: str, item_id: str, part: int, **fields: Any) -> Event:
     """An event of the transcription of part `part` of an item."""
     kind = f"conversation.item.input_audio_transcription.{kind}"

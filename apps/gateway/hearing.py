@@ -10,60 +10,23 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from apps.gateway import events
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
+from apps.gateway.heard import FRAMES, MOST_EARLY, MOST_OVER, MOST_TURNS, Heard, Hearing
 from apps.gateway.items import blank, heard, restored, spoken_part, transcribed, untranscribed
 from apps.gateway.metrics import VoiceMetrics
 from apps.gateway.speaking import MS
 from apps.gateway.streams import aside
-from apps.gateway.voices import transcribes
+from apps.gateway.voices import answers, transcribes
 from pipeline.messages import Finished, Message, Problem, Told
 from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript
-
-MOST_TURNS = 64
-"""Turns whose transcript is awaited; of more, the oldest are forgotten."""
-MOST_OVER = 64
-"""Turns that are remembered to be over."""
-MOST_EARLY = 8
-"""Transcripts that may come before the item that they belong to."""
 
 WANTED: Mapping[str, Any] = {"type": "response.create"}
 """The response that a turn of speech asks for."""
 SILENT = Problem("transcription_failed", "the stream of audio has ended before its transcript was there")
-
-
-class Heard(msgspec.Struct, omit_defaults=True):
-    """A turn of speech on its way: found by its sound (`auto`), or what the client has committed.
-
-    `ended` says that it is an item of the conversation, of which `chars` of the transcript were told so far. `left`
-    says that the client has committed or forgotten what it has begun with: it is one only if it had ended before that.
-    """
-
-    item: str
-    stream: str = ""
-    auto: bool = False
-    ended: bool = False
-    chars: int = 0
-    left: bool = False
-
-
-class Hearing(msgspec.Struct, omit_defaults=True):
-    """All that is known of what is heard, for a snapshot.
-
-    `stream` is the stream that the audio is in, and `position` how far the audio has come at least. `wanted` is a
-    response that waits until it can begin. `heard_to` is where the last turn that was found ended, in which stream.
-    """
-
-    stream: str = ""
-    position: int = 0
-    turns: dict[str, Heard] = {}
-    over: tuple[str, ...] = ()
-    early: dict[str, Transcribed] = {}
-    wanted: dict[str, Any] | None = None
-    heard_to: tuple[str, int] = ("", 0)
 
 
 class Ears:
@@ -76,7 +39,8 @@ class Ears:
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
         self.view: Mapping[str, Any] = {}
-        self.stream, self.position = "", 0
+        self.stream, self.position, self.begins = "", 0, 0
+        self.noted_at = 0.0
         self.wanted: dict[str, Any] | None = None
         self.metrics: VoiceMetrics | None = None
         self.ended_at: dict[str, float] = {}
@@ -93,7 +57,7 @@ class Ears:
         if not (self.stream or self._turns or self._over or self.wanted):
             return None
         kept = dict(self._turns), tuple(self._over), dict(self._early), self.wanted
-        return Hearing(self.stream, self.position, *kept, self._heard_to)
+        return Hearing(self.stream, self.position, *kept, self._heard_to, self.begins, self.noted_at)
 
     def restore(self, state: Hearing) -> None:
         """Go on from a snapshot."""
@@ -101,7 +65,7 @@ class Ears:
         self._turns.update(state.turns)
         self._over.extend(state.over)
         self._early.update(state.early)
-        self._heard_to = state.heard_to
+        self._heard_to, self.begins, self.noted_at = state.heard_to, state.begins, state.noted_at
 
     # -- what there is
 
@@ -118,63 +82,71 @@ class Ears:
     @property
     def begun(self) -> tuple[str, ...]:
         """The items that what is being said will be."""
-        return tuple(turn.item for turn in self._turns.values() if not turn.ended and not turn.left)
+        return tuple(turn.item for turn in self._turns.values() if turn.begun)
 
     def overdue(self, since: float) -> Iterator[Heard]:
         """Those that have waited for it since then or longer."""
         return (turn for turn in self.pending if self.ended_at.setdefault(turn.item, time.monotonic()) < since)
 
-    @property
-    def _detection(self) -> Mapping[str, Any]:
-        return self.view["audio"]["input"]["turn_detection"] or {}
-
-    @property
-    def interrupts(self) -> bool:
-        """Whether an answer ends where the user begins to speak."""
-        return bool(self._detection.get("interrupt_response"))
-
-    @property
-    def answers(self) -> bool:
-        """Whether each turn of speech is answered."""
-        return self.view["type"] == "realtime" and bool(self._detection.get("create_response"))
-
-    @property
-    def idle_timeout_ms(self) -> int | None:
-        """The silence after an answer that is answered; None: none is."""
-        return self._detection.get("idle_timeout_ms") if self.view["type"] == "realtime" else None
-
     # -- what the gateway tells
+
+    def complete(self, told: Told) -> Told:
+        """The same with the end of speech that has begun, which a commit makes an item, and a clear forgets.
+
+        The item is then the one that was told to come: the speech stage, which hears of the commit, calls it by the
+        other name that stands in `told`.
+        """
+        stream, at = told.audio or (self.stream, self.position)
+        turn = next((turn for turn in self._turns.values() if turn.begun and turn.stream == stream), None)
+        kinds = [event["type"] for event in told.events]
+        if kinds[:1] == ["input_audio_buffer.committed"]:
+            return replace(told, events=self._committed(told.events, turn, (stream, at)))
+        if turn is None or "input_audio_buffer.cleared" not in kinds:
+            names = {turn.alias: turn.item for turn in self._turns.values() if turn.alias}
+            return replace(told, events=tuple(events.renamed(event, names) for event in told.events))
+        self._turns[turn.item] = replace(turn, left=True)
+        return replace(told, events=(_speech_stopped(turn, at), *told.events))
+
+    def _committed(self, said: tuple[Event, ...], turn: Heard | None, place: tuple[str, int]) -> tuple[Event, ...]:
+        """What a commit at `place` in a stream tells, where `turn` has begun."""
+        (_, added, _, *more), (stream, at) = said, place
+        name = added["item"]["id"]
+        previous = next(reversed(self._talk.told.ids), None)
+        if turn is None:
+            self._await(Heard(name, stream, ended=True, at=at))
+            return (*events.committed(added["item"], previous), *more)
+        self._await(replace(turn, ended=True, at=at, alias=name))
+        return (_speech_stopped(turn, at), *events.committed(heard(turn.item).view, previous), *more)
 
     def told(self, told: Told) -> list[Event]:
         """Take over what a client is told of its audio; returns what that makes of a transcript that came early."""
         if told.audio is not None:
             self.stream, at = told.audio
-            self.position = max(self.position, at)
+            self.position, self.noted_at = max(self.position, at), told.heard_at
         if told.served:
             self.wanted = None
         self.wanted = told.wanted or self.wanted
         made: list[Event] = []
-        stream = ""
         for event in told.events:
-            kind = event["type"]
-            if kind in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
-                self._leave_begun()
-                stream = self.stream
-            elif kind == "conversation.item.done" and untranscribed(restored(event["item"])):
-                item = event["item"]["id"]
-                self._await(Heard(item, stream or aside(item), ended=True))
-                made += self._transcribed(self._early.pop(item)) if item in self._early else []
+            if event["type"] in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
+                self.begins = self.position
+            if event["type"] == "conversation.item.done" and untranscribed(restored(event["item"])):
+                made += self._expect(event["item"]["id"])
         return made
 
-    def _leave_begun(self) -> None:
-        """What has begun is committed or forgotten, unless the stage says that it had ended before."""
-        for item in self.begun:
-            self._turns[item] = msgspec.structs.replace(self._turns[item], left=True)
+    def moved(self, stream: str, position: int) -> None:
+        """The session has another owner, who has read how far the audio stands in the log, and in which stream."""
+        heard_in, heard_to = self._heard_to
+        self.position = max(position, heard_to if heard_in == self.stream else 0)
+        self.stream = stream
+        if not stream:
+            self.begins = self.position
 
-    def _end_left(self) -> None:
-        """All that ended before a commit has been told before what was committed is transcribed."""
-        for item in [turn.item for turn in self._turns.values() if turn.left]:
-            self._end(item)
+    def _expect(self, item: str) -> list[Event]:
+        """An item has come whose transcript is awaited, or has come before it."""
+        turn = self._turns.get(item) or Heard(item, aside(item), ended=True)
+        self._await(turn)
+        return self._transcribed(self._early.pop(turn.name)) if turn.name in self._early else []
 
     # -- what the speech stage says
 
@@ -193,6 +165,10 @@ class Ears:
         assert isinstance(message, Finished)
         return self._broken(message)
 
+    def _called(self, name: str) -> Heard | None:
+        """The turn that the speech stage calls so."""
+        return next((turn for turn in self._turns.values() if turn.name == name), None)
+
     def _started(self, message: SpeechStarted | SpeechStopped) -> list[Event]:
         if message.item in self._turns or message.item in self._over or message.item in self._talk.told:
             return []
@@ -201,51 +177,67 @@ class Ears:
             return []
         for item in [turn.item for turn in self._turns.values() if not turn.ended]:
             self._end(item)
-        self._await(Heard(message.item, message.turn, auto=True))
+        self._await(Heard(message.item, message.turn, auto=True, at=message.at))
         self._note(message.turn, message.at)
         return [events.heard("speech_started", message.item, audio_start_ms=message.at // MS)]
 
     def _stopped(self, name: str, stream: str, at: int) -> list[Event]:
         turn = self._turns.get(name)
-        if turn is None or turn.ended:
+        if turn is None or (turn.ended and not turn.alias):
             return []
-        self._await(msgspec.structs.replace(turn, ended=True, left=False))
         self._note(stream, at)
+        self.begins = max(self.begins, at)
         self._heard_to = (stream, at) if turn.auto else self._heard_to
-        item = heard(name)
+        if turn.alias:  # it had ended before the commit, which is of what came behind it
+            self._turns[name] = replace(turn, alias="")
+            return self._added(Heard(turn.alias, stream, ended=True, at=turn.at))
+        told = [] if turn.left else [_speech_stopped(turn, at)]
+        return told + self._added(replace(turn, ended=True, left=False))
+
+    def _added(self, turn: Heard) -> list[Event]:
+        """What was said in a turn is an item."""
+        self._await(turn)
+        item = heard(turn.item)
         previous, gone = self._talk.append(item)
-        return [
-            events.heard("speech_stopped", name, audio_end_ms=at // MS),
-            *events.committed(item.view, previous),
-            *map(events.deleted, gone),
-        ]
+        return [*events.committed(item.view, previous), *map(events.deleted, gone)]
 
     def _said(self, message: Transcript) -> list[Event]:
-        turn = self._turns.get(message.item)
+        turn = self._called(message.item)
         if turn is None or turn.left:
             return []
         text = message.text[max(0, turn.chars - message.at) :]
-        self._turns[turn.item] = msgspec.structs.replace(turn, chars=max(turn.chars, message.at + len(message.text)))
+        self._turns[turn.item] = replace(turn, chars=max(turn.chars, message.at + len(message.text)))
         if not text or not transcribes(self.view):
             return []
         return [events.transcription("delta", turn.item, self._part(turn.item), delta=text)]
 
     def _transcribed(self, message: Transcribed) -> list[Event]:
-        turn = self._turns.get(message.item)
+        turn = self._called(message.item)
         if turn is None:
             self._keep_early(message)
             return []
         made = [] if turn.ended else self._stopped(turn.item, turn.stream, self.position)
         self._measure(turn, message)
         self._end(turn.item)
-        if not turn.auto:
-            self._end_left()
+        by_itself = turn.auto and not turn.alias
+        made += [] if by_itself else self._end_before(turn)
         if (item := self._talk.told.get(turn.item)) is None:
             return made  # deleted meanwhile
         made += [events.deleted(gone) for gone in self._talk.finish(transcribed(item, message.text))]
-        if turn.auto and self.answers and not blank(message.text):
+        if by_itself and answers(self.view) and not blank(message.text):
             self.wanted = self.wanted or {**WANTED}
         return [*made, *self._completed(turn, message)]
+
+    def _end_before(self, commit: Heard) -> list[Event]:
+        """What had begun before a commit, and had not ended, was a part of that, or was forgotten before."""
+        over = [turn for turn in self._turns.values() if not turn.ended and turn.stream == commit.stream]
+        over = [turn for turn in over if turn.at < commit.at - FRAMES]
+        for turn in over:
+            self._end(turn.item)
+        if commit.stream == self.stream:
+            before = self._heard_to[1] if self._heard_to[0] == commit.stream else 0
+            self._heard_to = commit.stream, max(before, commit.at - FRAMES)
+        return [_speech_stopped(turn, commit.at) for turn in over if not turn.left]
 
     def _completed(self, turn: Heard, message: Transcribed) -> list[Event]:
         if not transcribes(self.view):
@@ -259,7 +251,7 @@ class Ears:
         """The stage has given a stream up: what was said in it stays unknown."""
         made: list[Event] = []
         for turn in [turn for turn in self._turns.values() if turn.stream == finished.turn]:
-            failed = Transcribed(finished.session, turn.stream, turn.item, "", problem=finished.problem or SILENT)
+            failed = Transcribed(finished.session, turn.stream, turn.name, "", problem=finished.problem or SILENT)
             made += self._transcribed(failed)
         return made
 
@@ -275,9 +267,9 @@ class Ears:
                 self._talk.finish(transcribed(item, ""))
 
     def _end(self, item: str) -> None:
-        self._turns.pop(item, None)
+        turn = self._turns.pop(item, None)
         self.ended_at.pop(item, None)
-        self._over.append(item)
+        self._over.extend({item, turn.name} if turn is not None else (item,))
 
     def _keep_early(self, message: Transcribed) -> None:
         if message.item not in self._over:
@@ -301,3 +293,7 @@ class Ears:
             self.metrics.untranscribed.labels(message.problem.code).inc()
         elif ended_at is not None:
             self.metrics.transcript.observe(time.monotonic() - ended_at)
+
+
+def _speech_stopped(turn: Heard, at: int) -> Event:
+    return events.heard("speech_stopped", turn.item, audio_end_ms=at // MS)

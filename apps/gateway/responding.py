@@ -91,7 +91,7 @@ class Responding:
         if self._turns.current is not None or self._unheard:
             return
         spoken = wanted == WANTED
-        if spoken and ears.speaking and ears.interrupts:
+        if spoken and ears.speaking and voices.interrupts(ears.view):
             return
         self._serving = wanted
         command = msgspec.convert(wanted, c.ResponseCreate)

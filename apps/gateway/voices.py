@@ -60,6 +60,25 @@ def transcribes(view: Mapping[str, Any]) -> bool:
     return view["type"] == "transcription" or view["audio"]["input"]["transcription"] is not None
 
 
+def _detected(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    return view["audio"]["input"]["turn_detection"] or {}
+
+
+def interrupts(view: Mapping[str, Any]) -> bool:
+    """Whether an answer ends where the user begins to speak."""
+    return bool(_detected(view).get("interrupt_response"))
+
+
+def answers(view: Mapping[str, Any]) -> bool:
+    """Whether each turn of speech is answered."""
+    return view["type"] == "realtime" and bool(_detected(view).get("create_response"))
+
+
+def idle_timeout_ms(view: Mapping[str, Any]) -> int | None:
+    """The silence after an answer that is answered; None: none is."""
+    return _detected(view).get("idle_timeout_ms") if view["type"] == "realtime" else None
+
+
 def voice(view: Mapping[str, Any], options: Options | None, *, speaks: bool) -> Voice | None:
     """How one response is spoken; None where it is text, as it is asked for or because nothing `speaks`."""
     asked = options.output_modalities if options is not None else UNSET

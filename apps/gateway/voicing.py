@@ -17,9 +17,10 @@ from apps.gateway.protocols.realtime import error_event
 from apps.gateway.refusal import LIMITED, SERVER, Refusal
 from apps.gateway.saying import Saying
 from apps.gateway.speaking import MS
+from apps.gateway.streams import aside
 from apps.gateway.terms import Terms
 from apps.gateway.turns import Turns
-from apps.gateway.voices import listening
+from apps.gateway.voices import idle_timeout_ms, listening
 from pipeline.messages import Finished, Message, Problem
 from pipeline.voice import RATE, SpeechStarted, SpeechStopped, Transcribed, Transcript
 
@@ -55,23 +56,29 @@ class Voicing:
             raise Refusal("invalid_value", why, param="type")
         if isinstance(command, c.AudioAppend):
             self.microphone.append(command.audio, time.monotonic())
-            if self.microphone.unnoted:
-                self._say.tell(audio=self.microphone.noted())
+            self._note()
         elif isinstance(command, c.AudioCommit):
             self._commit()
         else:
             self.microphone.clear()
             self._say.tell({"type": "input_audio_buffer.cleared"}, audio=self.microphone.news())
 
+    def _note(self) -> None:
+        """Tell the log how far the audio in it has come, from time to time."""
+        if (progress := self.microphone.progress()) is not None:
+            self._say.tell(audio=progress)
+
     def _commit(self) -> None:
         self.microphone.check_turn()
         self.microphone.commit(self._committed())
 
     def _committed(self) -> str:
-        """Tell that what was heard is an item; its id."""
+        """Tell that what was heard is an item; what the speech stage is to call it."""
         item = heard(new_id("item"))
-        previous = self._talk.draft.insert(item, after=None)
-        gone = map(events.deleted, self._talk.draft.bound(keep=item.id))
+        begun = (name for name in self._account.ears.begun if name not in self._talk.draft)
+        shown = next(begun, item.id)  # what has begun, unless that has ended by itself when this is read
+        previous = self._talk.draft.insert(heard(shown), after=None)
+        gone = map(events.deleted, self._talk.draft.bound(keep=shown))
         self._say.tell(*events.committed(item.view, previous), *gone, audio=self.microphone.news())
         return item.id
 
@@ -130,15 +137,22 @@ class Voicing:
         """The session was another gateway's, and is ours now."""
         ears = self._account.ears
         ears.metrics = self._terms.metrics.voice
-        self.microphone.resume(ears.stream, ears.position)
+        self.microphone.resume(ears.stream, ears.position, ears.begins)
 
     def tick(self, now: float) -> None:
         """Give up waiting for what is too late, end what has fallen silent, and answer a long silence."""
         self.microphone.tick(now)
+        self._note()
         for turn in self._account.ears.overdue(now - self._terms.settings.audio.transcript_timeout_s):
-            self._say.log(Transcribed(self._session, turn.stream, turn.item, "", problem=LATE))
+            self._say.log(Transcribed(self._session, turn.stream, turn.name, "", problem=LATE))
         if (since := self._silence(now)) is not None:
             self._time_out(since)
+
+    def flow(self, now: float) -> float:
+        """Let audio that waits go on; returns the seconds until more of it may, 0 if none waits."""
+        wait = self.microphone.release(now)
+        self._note()
+        return wait
 
     def left(self) -> None:
         """The client's connection has ended: whoever has the session next counts on from the last of its audio."""
@@ -153,15 +167,22 @@ class Voicing:
         """The session is another gateway's now, which ends the stream."""
         self.microphone.let_go()
 
-    def undelivered(self, stream: str) -> None:
-        """A piece of audio did not reach the log."""
-        if stream == self.microphone.stream:
-            self._say.log(Finished(self._session, stream, status="failed", problem=LOST))
+    def undelivered(self, stream: str) -> bool:
+        """A piece of audio did not reach the log; whether its client may send it again, once it comes back.
+
+        It is told then how much is there. Audio that came with an item is lost.
+        """
+        if stream != self.microphone.stream:
+            if stream.startswith(aside("")):
+                self._say.log(Finished(self._session, stream, status="failed", problem=LOST))
+            return False
+        self.microphone.let_go()
+        return True
 
     def _silence(self, now: float) -> int | None:
         """Since when nobody has said anything, if that is long enough to be answered; by the audio's own time."""
         ears, since = self._account.ears, self._turns.quiet_from
-        limit = ears.idle_timeout_ms
+        limit = idle_timeout_ms(ears.view)
         waits = len(self._turns) or ears.speaking or ears.pending or ears.wanted
         if limit is None or since is None or waits or now < since:
             self._silent_since = None

@@ -246,49 +246,6 @@ def test_an_empty_commit_is_refused(ms: int, shown: str) -> None:
     assert f"only has {shown}ms" in error["message"]
 
 
-def test_a_commit_takes_over_the_turn_that_goes_on() -> None:
-    """Committed by hand in the middle of a turn that was found, that turn is the client's, and ends here."""
-    desk = VoiceDesk()
-    desk.hear()
-    desk.started("i1", 0)
-
-    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
-    desk.transcribed(item, "cut short")
-
-    assert not desk.session.account.ears.speaking
-    assert desk.stopped("i1", 900) == []
-    assert [one.text for one in desk.session.conversation] == ["cut short"]
-
-
-def test_a_turn_that_had_ended_before_the_commit_is_a_turn_of_its_own() -> None:
-    """The stage hears the end of a turn only after the client has committed what comes behind it: no word is lost."""
-    desk = VoiceDesk()
-    desk.hear()
-    desk.started("i1", 0)
-    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
-
-    told = [event["type"] for event in desk.stopped("i1", 900)]
-    desk.transcribed("i1", "before")
-    desk.transcribed(item, "behind")
-
-    assert told[:2] == ["input_audio_buffer.speech_stopped", "input_audio_buffer.committed"]
-    assert {one.text for one in desk.session.conversation} == {"before", "behind"}
-
-
-def test_clear_forgets_what_was_not_committed() -> None:
-    """After a clear there is nothing to commit, and speech that had begun is no turn."""
-    desk = VoiceDesk()
-    desk.hear()
-    desk.started("i1", 0)
-
-    (cleared,) = desk.send("input_audio_buffer.clear")
-
-    assert cleared["type"] == "input_audio_buffer.cleared"
-    assert desk.sounds[-1].then == "clear"
-    assert not desk.session.account.ears.speaking
-    assert error_of(desk.send("input_audio_buffer.commit"))["code"] == "input_audio_buffer_commit_empty"
-
-
 def test_a_response_waits_for_the_transcript() -> None:
     """Asked for before the words are known, a response begins with them, as it was asked for."""
     desk = VoiceDesk()

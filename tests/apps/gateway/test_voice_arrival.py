@@ -44,6 +44,12 @@ def talk(desk: VoiceDesk) -> None:
     desk.send("conversation.item.truncate", event_id="cut", item_id=item, content_index=0, audio_end_ms=300)
     desk.stopped("i2", 2900)
     desk.transcribed("i2", "", problem=Problem("overloaded", "too much"))
+    desk.hear(300)
+    desk.started("i4", 3000)
+    desk.partial("i4", 0, "cut")
+    desk.send("input_audio_buffer.commit", event_id="early")
+    remember(desk)
+    desk.transcribed(desk.sounds[-1].item, "cut short")
     desk.listen(turn_detection=None)
     desk.hear(300)
     committed = desk.send("input_audio_buffer.commit", event_id="commit")[0]["item_id"]
@@ -76,9 +82,12 @@ def test_the_same_bytes_at_every_cut() -> None:
             assert [one.view for one in there.session.conversation] == [one.view for one in desk.session.conversation]
 
 
-def arrived(desk: VoiceDesk, first: int = 0) -> tuple[VoiceDesk, Sequence[Event]]:
-    """Return the session at another gateway, which read from `first` on, and what its client is told there first."""
-    coming = resumed(desk, desk.told.events[-1]["event_id"], first=first)
+def arrived(desk: VoiceDesk, first: int = 0, audio: tuple[str, int] | None = None) -> tuple[VoiceDesk, Sequence[Event]]:
+    """Return the session at another gateway, which read from `first` on, and what its client is told there first.
+
+    `audio` is what that gateway has found of its audio in the log.
+    """
+    coming = resumed(desk, desk.told.events[-1]["event_id"], first=first, audio=audio)
     there = VoiceDesk.__new__(VoiceDesk)
     there.__dict__.update(desk.__dict__)
     there.session, there.sounds, there.turns, there.cancels = coming.session, [], [], []
@@ -87,22 +96,62 @@ def arrived(desk: VoiceDesk, first: int = 0) -> tuple[VoiceDesk, Sequence[Event]
     return there, coming.missed
 
 
-def test_the_stream_is_ended_and_another_one_begins() -> None:
-    """The new owner ends the former one's stream, so that speech in progress comes to its end, and counts on."""
+def test_the_stream_goes_on_with_another_owner() -> None:
+    """So a turn of speech in progress is not cut: nobody ends the stream, and the next audio follows the last."""
     desk = VoiceDesk()
     desk.hear(5000)
     desk.started("i1", 4000)
 
     there, missed = arrived(desk)
-    stream = there.stream
-    stopped = there.stopped("i1", 5700)
     there.hear(100)
+    stopped = there.stopped("i1", 5700)
 
-    assert [(one.turn, one.then) for one in there.sounds[:1]] == [(desk.stream, "end")]
+    assert [(one.turn, one.then, one.at) for one in there.sounds] == [(desk.stream, "", 5000 * MS)]
     assert stopped[0]["type"] == "input_audio_buffer.speech_stopped"
-    assert (there.sounds[-1].at, there.stream != stream) == (5700 * MS, True)
     assert missed[-1]["resumed"] is True
     assert missed[-1]["input_audio_ms"] == 5000
+
+
+def test_what_stands_in_the_log_counts_and_not_what_was_told_of_it() -> None:
+    """More had arrived when the former owner died, or less; but never less than what was already heard in it."""
+    for heard, expected in ((7300, 7300), (4700, 4700), (3000, 4200)):
+        desk = VoiceDesk()
+        desk.hear(5000)
+        desk.started("i1", 1000)
+        desk.stopped("i1", 4200)
+
+        there, missed = arrived(desk, audio=(desk.stream, heard * MS))
+        there.hear(100)
+
+        assert missed[-1]["input_audio_ms"] == expected
+        assert [(one.turn, one.at) for one in there.sounds] == [(desk.stream, expected * MS)]
+
+
+def test_a_stream_that_was_ended_is_not_gone_on_with() -> None:
+    """The next audio begins another one, at the position where that ended."""
+    desk = VoiceDesk()
+    desk.hear(5000)
+
+    there, missed = arrived(desk, audio=("", 5100 * MS))
+    there.hear(100)
+
+    assert missed[-1]["input_audio_ms"] == 5100
+    assert (there.stream != desk.stream, there.sounds[-1].at) == (True, 5100 * MS)
+
+
+def test_what_was_not_committed_is_with_another_owner() -> None:
+    """It is enough for a turn, although nothing more came."""
+    desk = VoiceDesk()
+    desk.listen(turn_detection=None)
+    desk.hear(1000)
+    desk.send("input_audio_buffer.commit")
+    desk.hear(500)
+    remember(desk)
+
+    there, _ = arrived(desk, first=desk.offset, audio=(desk.stream, 1500 * MS))
+
+    assert there.send("input_audio_buffer.commit")[0]["type"] == "input_audio_buffer.committed"
+    assert there.send("input_audio_buffer.commit")[0]["type"] == "error"
 
 
 def test_what_was_wanted_is_begun_by_the_new_owner() -> None:
@@ -130,10 +179,8 @@ def test_what_waits_is_in_the_snapshot() -> None:
     remember(desk)
 
     there, missed = arrived(desk, first=desk.offset)
-    ended = there.sounds[0]
     there.read(Transcribed("sess_1", desk.stream, item, "hello"))
 
-    assert (ended.turn, ended.then, ended.at) == (desk.stream, "end", 6000 * MS)
     assert missed[-1]["input_audio_ms"] == 6000
     assert [[u.text for u in turn.conversation] for turn in there.turns] == [["Rhyme.", "hello"]]
 
@@ -220,7 +267,7 @@ def test_the_voice_stays_after_a_move() -> None:
 
 
 def test_who_has_lost_a_session_says_nothing_of_its_audio() -> None:
-    """Its stream is the new owner's to end."""
+    """Its stream is the new owner's."""
     desk = VoiceDesk()
     desk.hear()
     coming = resumed(desk, desk.told.events[-1]["event_id"])
@@ -230,7 +277,8 @@ def test_who_has_lost_a_session_says_nothing_of_its_audio() -> None:
 
     assert desk.session.lost
     assert [one.then for one in desk.sounds] == [""]
-    assert desk.metrics.voice.sessions._value.get() == 0
+    assert desk.session.voicing.microphone.stream == ""
+    assert coming.session.voicing.microphone.stream == desk.stream
 
 
 def test_a_snapshot_is_small() -> None:

@@ -93,7 +93,7 @@ def heard(desk: VoiceDesk, step: tuple[Any, ...]) -> None:
         desk.read(Finished("sess_1", desk.stream, status="failed", problem=Problem("overloaded", "no", retry_after=1)))
         return
     if rest[0] == "pending":
-        rest[0] = next((item.id for item in desk.session.conversation if untranscribed(item)), "i1")
+        rest[0] = next((turn.name for turn in desk.session.account.ears.pending), "i1")
     method: Callable[..., Any] = getattr(desk, kind)
     method(*rest)
 
