@@ -23,14 +23,15 @@ MOST_SILENT = 3
 
 @dataclass
 class Past:
-    """What stands of `session` in the log from `start` on; `first` is the oldest offset there that could be read.
+    """What stands of `session` in the log from `start` up to `end`; `first` is the oldest offset that could be read.
 
-    `whole` is false where it is too much to be read back.
+    Without an `end` it is all up to the present one. `whole` is false where it is too much to be read back.
     """
 
     session: str
     start: int
     first: int
+    end: int | None = None
     records: list[Record] = field(default_factory=list)
     size: int = 0
 
@@ -40,7 +41,9 @@ class Past:
         return self.size <= MOST_BYTES
 
     def add(self, record: Record) -> None:
-        """Take a record, while there is room."""
+        """Take a record, if it is asked for and while there is room."""
+        if self.end is not None and record.offset >= self.end:
+            return
         self.size += len(record.value)
         if self.whole:
             self.records.append(record)
@@ -54,14 +57,14 @@ class History:
         self._asked: defaultdict[Part, list[tuple[Past, Future[Past]]]] = defaultdict(list)
         self._reading: defaultdict[Part, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def read(self, part: Part, session: str, start: int) -> Past:
-        """What `part` has of `session` from `start` up to its present end.
+    async def read(self, part: Part, session: str, start: int, end: int | None = None) -> Past:
+        """What `part` has of `session` from `start` up to `end`, or its present end.
 
         Raises:
             BusUnavailable: it could not be read in time.
         """
         answer: Future[Past] = asyncio.get_running_loop().create_future()
-        self._asked[part].append((Past(session, start, start), answer))
+        self._asked[part].append((Past(session, start, start, end), answer))
         try:
             async with self._reading[part]:
                 while not answer.done():
@@ -77,7 +80,7 @@ class History:
         try:
             await self._fill(part, [past for past, _ in asked])
         except BaseException:
-            self._asked[part] += [(Past(old.session, old.start, old.start), answer) for old, answer in asked]
+            self._asked[part] += [(Past(old.session, old.start, old.start, old.end), answer) for old, answer in asked]
             raise
         for past, answer in asked:
             if not answer.done():
@@ -88,7 +91,8 @@ class History:
         for past in pasts:
             wanted[past.session].append(past)
         start = position = min(past.start for past in pasts)
-        end = await self._bus.end(part)
+        present = await self._bus.end(part)
+        end = min(present, max(present if past.end is None else past.end for past in pasts))
         deadline, silent = time.monotonic() + PATIENCE_S, 0
         if start >= end:
             return

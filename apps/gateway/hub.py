@@ -12,6 +12,7 @@ from apps.gateway.arrivals import TAKEN
 from apps.gateway.cursor import Cursor, Signer
 from apps.gateway.history import History
 from apps.gateway.lines import LineSession
+from apps.gateway.listened import reached
 from apps.gateway.metrics import GatewayMetrics
 from apps.gateway.outbox import Outbox
 from apps.gateway.outgoing import Outgoing
@@ -23,7 +24,7 @@ from apps.gateway.session import Session
 from apps.gateway.settings import GatewaySettings
 from pipeline.bus import Bus, Part, Record
 from pipeline.errors import BusUnavailable, UndecodableMessage
-from pipeline.topics import REPLIES
+from pipeline.topics import AUDIO, REPLIES
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,11 @@ class Hub:
         await self.outbox.room()
 
     def end_turns(self) -> None:
-        """End what is under way and cannot go on elsewhere, and what is heard: the gateway stops."""
+        """End what is under way, and what is heard, where it cannot go on elsewhere: the gateway stops."""
         for seat in self.seats:
             if not self.seats.movable(seat):
                 seat.session.end_turns()
-            seat.session.voicing.end()
+                seat.session.voicing.end()
             self.outbox.post(seat.session.outgoing())
 
     async def run(self) -> None:
@@ -94,10 +95,7 @@ class Hub:
                 await self.reading.adopt(cursor.partition)
                 await self._rebuild(arrival)
                 if not here.done():  # nobody has come back to it here meanwhile
-                    if (before := self.seats.make_way(session.id)) is not None:
-                        await self.pump(before)
-                    session.claim()
-                    await self.pump(session)
+                    await self._claim(session)
                 seat = await here
             if self.seats.get(session.id) is not seat:  # another has taken it before anybody was here to be told
                 raise Refusal("session_taken", TAKEN)
@@ -109,6 +107,19 @@ class Hub:
             self.seats.arrivals.unexpect(arrival)
         self._metrics.resume_seconds.observe(time.monotonic() - begun)
         return seat
+
+    async def _claim(self, session: Session) -> None:
+        """Make it ours, with all of its audio that stands in the log: what the client sends goes on from there."""
+        if (before := self.seats.make_way(session.id)) is not None:
+            await self.pump(before)
+            session.claim()
+        else:
+            ears = session.account.ears
+            known = bool(ears.stream and ears.noted_at)
+            session.claim(
+                await reached(self._bus, self._history, session.id, ears.stream, ears.noted_at) if known else None
+            )
+        await self.pump(session)
 
     async def _rebuild(self, arrival: Arrival) -> None:
         """Read its past: the newest of it first, which is enough as a rule."""
@@ -151,6 +162,8 @@ class Hub:
             self.outbox.post(session.outgoing())
 
     def _undelivered(self, sent: Outgoing, why: Exception) -> None:
+        if sent.topic is AUDIO:
+            self.outbox.withdraw(sent)
         if session := self.seats.undelivered(sent, why):
             self.outbox.post(session.outgoing())
 

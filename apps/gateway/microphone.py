@@ -31,8 +31,8 @@ SHORTEST = RATE // 10
 """Samples that make a turn."""
 LONGEST = 240 * RATE
 """Samples that a turn has at most which the client ends: the speech stage keeps no more."""
-NOTED_EVERY = 5 * RATE
-"""Samples after which the log is told how far the audio has come."""
+NOTED_EVERY = 2 * RATE
+"""Samples after which the log is told how far the audio in it has come."""
 
 Then = Literal["", "commit", "clear", "end"]
 
@@ -63,6 +63,7 @@ class Microphone:
         self._deaf_until = 0.0
         self._odd: tuple[Encoding, bytes] = ("pcm16", b"")
         self._noted, self._fresh = 0, False
+        self._handed = 0
         self._trace = ""
         self.stream = ""
         self.position = self.begins = 0
@@ -158,13 +159,18 @@ class Microphone:
 
     # -- the stream
 
-    def resume(self, stream: str, position: int) -> None:
-        """Another had the session: its stream, unless it was taken over, ends, and the next audio begins a new one."""
+    def resume(self, stream: str, position: int, begins: int) -> None:
+        """Another had the session, whose `stream` stands in the log up to `position`: go on there, in the same stream.
+
+        Nothing is to be done where the microphone itself was taken over.
+        """
         if self.stream:
             return
-        self.position = self.begins = self._noted = max(self.position, position)
+        self.position = self._noted = self._handed = max(self.position, position)
+        self.begins = min(begins, self.position)
         if stream:
-            self._post_now(Sound(self._session, stream, position, how=self._how(), then="end"))
+            self.stream, self._heard_at = stream, time.monotonic()
+            self._terms.metrics.voice.sessions.inc()
 
     def take_over(self, other: Microphone) -> None:
         """Go on where `other` stops, which had the session in this gateway: the same stream, and all that waits in it.
@@ -174,6 +180,7 @@ class Microphone:
         self.stream, self._trace = other.stream, other._trace
         self.position, self.begins, self._noted, self._fresh = other.position, other.begins, other._noted, other._fresh
         self._waiting, self._rate, self._ready_at = other._waiting, other._rate, other._ready_at
+        self._handed = other._handed
         self._heard_at, self._deaf_until = other._heard_at, other._deaf_until
         other.stream, other._waiting = "", deque()
 
@@ -212,10 +219,12 @@ class Microphone:
         self._noted, self._fresh = self.position, False
         return self.stream, self.position
 
-    @property
-    def unnoted(self) -> bool:
-        """Whether the log is to be told how far the audio has come."""
-        return bool(self.stream) and (self._fresh or self.position - self._noted >= NOTED_EVERY)
+    def progress(self) -> tuple[str, int] | None:
+        """The stream, and how far that was handed over, if the log is to be told now; who waits has not been heard."""
+        if not self.stream or not (self._fresh or self._handed - self._noted >= NOTED_EVERY):
+            return None
+        self._noted, self._fresh = self._handed, False
+        return self.stream, self._handed
 
     def tick(self, now: float) -> None:
         """End a stream in which nothing comes any more; one whose turn the client has still to commit is kept."""
@@ -230,7 +239,7 @@ class Microphone:
 
     def _begin(self) -> None:
         if not self.stream:
-            self.stream, self._fresh = new_id(STREAM), True
+            self.stream, self._fresh, self._handed = new_id(STREAM), True, self.position
             self._trace = self._terms.trace or new_traceparent()
             self._terms.metrics.voice.sessions.inc()
 
@@ -265,6 +274,8 @@ class Microphone:
         seconds = samples(sound.data, sound.how.encoding) / RATE
         self._terms.metrics.voice.audio.inc(seconds)
         self._heard_at = now
+        if sound.turn == self.stream:
+            self._handed = sound.at + samples(sound.data, sound.how.encoding)
         cost = max(LEAST_S, seconds)
         self._ready_at = now + max(self._rate.spend(cost, now), self._terms.audio(cost))
         self._post_now(sound)

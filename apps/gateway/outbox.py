@@ -44,6 +44,11 @@ class Outbox:
         if len(self._waiting) >= MOST_WAITING:
             self._room.clear()
 
+    def withdraw(self, lost: Outgoing) -> None:
+        """Leave out what waits of the same turn in the same topic as `lost`: there must be no hole in it."""
+        same = lost.topic, lost.key, lost.message.turn
+        self._waiting = deque(one for one in self._waiting if (one[0].topic, one[0].key, one[0].message.turn) != same)
+
     async def room(self) -> None:
         """Wait while too much is waiting."""
         await self._room.wait()

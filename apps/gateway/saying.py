@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ class Saying:
         """The same as a message that is still to be put there."""
         asked, self.asked = self.asked, ""
         self.on_the_way += 1
+        if more.get("audio") is not None:
+            more["heard_at"] = time.time()
         return Told(self._session, more.pop("turn", ""), told, self._owner, asked, **self.more(), **more)
 
     def log(self, message: Message) -> None:

@@ -150,14 +150,16 @@ class Seats:
             seat.missed += told
 
     def undelivered(self, sent: Outgoing, why: Exception) -> Session | None:
-        """A record did not reach the log: what cannot be logged cannot be told, so the socket is closed."""
+        """A record did not reach the log: what cannot be logged cannot be told, so the socket is closed.
+
+        So it is for audio: its client comes back, and is told from where to send it again.
+        """
         self._metrics.undelivered.labels(sent.topic.name).inc()
         log.warning("%s: a record for %r was not delivered: %s", sent.message.session, sent.topic.name, why)
         if (seat := self._seats.get(sent.message.session)) is None:
             return None
-        seat.session.undelivered(sent, why)
-        lost = sent.topic is REPLIES and not isinstance(sent.message, Snapshot)
-        if lost and seat.connection is not None:
+        unsaid = sent.topic is REPLIES and not isinstance(sent.message, Snapshot)
+        if (seat.session.undelivered(sent, why) or unsaid) and seat.connection is not None:
             too_large = isinstance(why, MessageTooLarge)
             seat.connection.close(*((TOO_MUCH, TOO_LARGE) if too_large else (TRY_LATER, UNREACHABLE)))
         return seat.session

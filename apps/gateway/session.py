@@ -93,9 +93,12 @@ class Session:
         """Begin with what a snapshot says, which stands at `at`."""
         self.account.restore(snapshot, at)
 
-    def claim(self) -> None:
-        """Make it ours: from where that stands in the log, nobody else can say anything."""
-        self.say.log(Claimed(self.id, "", self.owner))
+    def claim(self, audio: tuple[str, int] | None = None) -> None:
+        """Make it ours: from where that stands in the log, nobody else can say anything.
+
+        `audio` is how far its audio stands in the log, and in which stream; None: as was told last.
+        """
+        self.say.log(Claimed(self.id, "", self.owner, audio))
 
     def take_over(self, other: Session) -> None:
         """Go on with what `other` hears, which had the session here until now."""
@@ -244,7 +247,7 @@ class Session:
 
     def flow(self, now: float) -> float:
         """Let audio that waits go on; returns the seconds until more of it may, 0 if none waits."""
-        return self.voicing.microphone.release(now)
+        return self.voicing.flow(now)
 
     def remember(self, at: int, distance: int) -> None:
         """Put a snapshot into the log where one is due, all having been read up to offset `at`.
@@ -257,18 +260,18 @@ class Session:
             self.memory.made(state)
             self.say.log(Snapshot(self.id, "", self.owner, state, at, account.last))
 
-    def undelivered(self, sent: Outgoing, why: Exception) -> None:
-        """A record did not reach the log."""
+    def undelivered(self, sent: Outgoing, why: Exception) -> bool:
+        """A record did not reach the log; whether the client has to send again what was in it."""
+        if sent.topic is AUDIO:
+            return self.voicing.undelivered(sent.message.turn)
         if isinstance(sent.message, Snapshot):
             self.memory.lost()
-            return
-        if sent.topic is AUDIO:
-            self.voicing.undelivered(sent.message.turn)
-            return
+            return False
         if isinstance(sent.message, Told):
             self.say.on_the_way = 0
             self.talk.settle()
         self.turns.undelivered(sent, why, time.monotonic())
+        return False
 
     def outgoing(self) -> list[Outgoing]:
         """What is to be handed to the log since the last call, in order."""

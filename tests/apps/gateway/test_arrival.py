@@ -30,10 +30,13 @@ def arrival(desk: Desk, event_id: str) -> Arrival:
     return Arrival(Session(desk.session.id, desk.session.terms), cursor)
 
 
-def resumed(desk: Desk, event_id: str, *, behind: int = 0, first: int = 0, again: int = 0) -> Arrival:
+def resumed(
+    desk: Desk, event_id: str, *, behind: int = 0, first: int = 0, again: int = 0, audio: tuple[str, int] | None = None
+) -> Arrival:
     """Return it when it has come; the last `behind` records came while its past was read, `again` after that.
 
-    What is read live may be further than what was read back, or not yet so far.
+    What is read live may be further than what was read back, or not yet so far. `audio` is how far that stands in the
+    log.
     """
     coming = arrival(desk, event_id)
     split = len(desk.log) - behind
@@ -42,7 +45,7 @@ def resumed(desk: Desk, event_id: str, *, behind: int = 0, first: int = 0, again
     coming.rebuild([(at, message) for at, message in desk.log[:split] if at.offset >= first], first)
     for record in desk.log[-again:] if again else ():
         coming.read(*record)
-    coming.session.claim()
+    coming.session.claim(audio)
     (claim,) = coming.session.outgoing()
     coming.read(Position(PARTITION, desk.offset + 1), claim.message)
     return coming

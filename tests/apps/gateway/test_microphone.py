@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from apps.gateway.outgoing import Outgoing
 from pipeline.headers import DEADLINE, REPLY_TO, TENANT, TURN
-from pipeline.messages import Finished, Told
+from pipeline.messages import Told
+from pipeline.topics import AUDIO
 from pipeline.voice import RATE
-from tests.apps.gateway.desk import PARTITION, error_of, types
-from tests.apps.gateway.voice_desk import MS, VoiceDesk, silence
+from tests.apps.gateway.desk import PARTITION, error_of
+from tests.apps.gateway.voice_desk import MS, VoiceDesk, silence, sound
 
 
 def append(desk: VoiceDesk, data: bytes) -> list[Any]:
@@ -246,29 +248,63 @@ def test_who_has_gone_is_not_listened_to() -> None:
     assert desk.metrics.voice.sessions._value.get() == 0
 
 
-def test_audio_that_does_not_reach_the_log_is_told() -> None:
-    """The client hears that what it said was lost, and what it says next is a new stream."""
+def first_record(desk: VoiceDesk) -> Outgoing:
+    """Return the first record that some audio makes."""
+    desk.session.receive(desk.codec.receive(json.dumps({"type": "input_audio_buffer.append", "audio": sound(100)})))
+    return desk.session.outgoing()[0]
+
+
+def test_audio_that_does_not_reach_the_log_has_to_be_sent_again() -> None:
+    """Nothing more goes into its stream, which must have no hole; it is neither failed nor ended."""
     desk = VoiceDesk()
-    desk.session.receive(desk.codec.receive(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"})))
-    (lost, *_) = desk.session.outgoing()
-    broken = lost.message.turn
+    lost = first_record(desk)
 
-    desk.session.undelivered(lost, TimeoutError("no"))
-    told = desk.pump()
+    assert desk.session.undelivered(lost, TimeoutError("no"))
+    assert not desk.session.undelivered(lost, TimeoutError("no"))  # one that was behind it
 
-    assert types(told) == ["error"]
-    assert told[0]["error"]["code"] == "log_unavailable"
-    assert desk.read(Finished("sess_1", broken, status="failed")) == []
+    assert desk.session.voicing.microphone.stream == ""
+    assert desk.pump() == []
+    assert desk.metrics.voice.sessions._value.get() == 0
+
+
+def test_audio_of_an_item_that_does_not_reach_the_log_has_no_transcript() -> None:
+    """Its client cannot know that it should send it again."""
+    desk = VoiceDesk()
+    content = [{"type": "input_audio", "audio": sound(200)}]
+    item = {"id": "item_9", "type": "message", "role": "user", "content": content}
+    create = {"type": "conversation.item.create", "item": item}
+    desk.session.receive(desk.codec.receive(json.dumps(create)))
+    (lost,) = [out for out in desk.session.outgoing() if out.topic is AUDIO][:1]
+
+    assert not desk.session.undelivered(lost, TimeoutError("no"))
+    (failed,) = desk.session.outgoing()
+
+    assert (failed.message.turn, failed.message.problem.code) == (lost.message.turn, "log_unavailable")
 
 
 def test_the_log_knows_how_far_the_audio_has_come() -> None:
     """At the beginning of a stream and every few seconds, so that another gateway can go on counting."""
     desk = VoiceDesk()
+    before = time.time()
     for _ in range(60):
         desk.hear(200)
 
-    notes = [message.audio for _, message in desk.log if isinstance(message, Told) and message.audio]
+    notes = [message for _, message in desk.log if isinstance(message, Told) and message.audio]
 
-    assert notes[0] == (desk.stream, 200 * MS)
-    assert len(notes) == 3
+    assert notes[0].audio == (desk.stream, 200 * MS)
+    assert len(notes) == 6
+    assert before <= notes[0].heard_at <= notes[-1].heard_at <= time.time()
     assert desk.session.account.ears.position >= 10 * RATE
+
+
+def test_the_log_is_told_of_no_audio_that_still_waits() -> None:
+    """A minute came at once and goes on little by little: what is told stands there already."""
+    desk = VoiceDesk(audio={"speed": 10.0, "ahead_s": 1.0})
+    desk.hear(60_000)
+    there = desk.sounds[-1].at + len(desk.sounds[-1].data) // 2
+
+    assert desk.session.account.ears.position <= there < desk.session.voicing.microphone.position
+    for step in range(1, 40):
+        desk.session.flow(time.monotonic() + step / 10)
+        desk.pump()
+    assert desk.session.account.ears.position > there
