@@ -20,8 +20,17 @@ SLACK = 0.15
 MOST_PADDING = RATE
 """Positions before its speech with which a turn begins at most."""
 
-QUIET = 7 * FRAME
-"""Silence, in positions, after which it is asked what was said, in case that was all: 224 ms."""
+TRAIL_MS = 45
+"""By so much the last frame in which Silero finds speech ends after the speech.
+
+That is the median over espeak's voices, with little noise or none; 28 to 61 ms are the 5th and the 95th percentile.
+"""
+
+SOONEST_QUIET, QUIET = 3 * FRAME, 7 * FRAME
+"""Silence, in positions, after which it is asked what was said, in case that was all: half of what ends the turn, but
+
+at least 96 ms, which a stop consonant lasts, and at most 224 ms.
+"""
 
 PAUSE = 10 * FRAME
 """Silence at which a piece that is long enough is closed: 320 ms."""
@@ -59,8 +68,12 @@ class Voice:
 
 
 class Limits(NamedTuple):
-    """How a turn ends: after `soonest` positions of silence at the earliest, then as `detection` says."""
+    """How a turn ends: after `soonest` positions of silence at the earliest, then as `detection` says.
 
+    After `quiet` it is worth to ask what was said, so that this is known when the turn ends.
+    """
+
+    quiet: int
     soonest: int
     detection: Detection
 
@@ -72,10 +85,16 @@ class Limits(NamedTuple):
             return True
         if said is None:
             return None
-        return silence >= ms(wait_ms(self.detection.eagerness, said, language))
+        return silence >= heard(wait_ms(self.detection.eagerness, said, language))
+
+
+def heard(silence_ms: int) -> int:
+    """After so much silence, in positions, in the network's ears there were about `silence_ms` of it: whole frames."""
+    return max(round(ms(silence_ms - TRAIL_MS) / FRAME), 1) * FRAME
 
 
 def limits(detection: Detection) -> Limits:
     """Those of `detection`."""
-    silence = detection.silence_ms if detection.eagerness is None else soonest_ms(detection.eagerness)
-    return Limits(max(ms(silence), FRAME), detection)
+    soonest = heard(detection.silence_ms if detection.eagerness is None else soonest_ms(detection.eagerness))
+    quiet = min(max(soonest // FRAME // 2 * FRAME, SOONEST_QUIET), QUIET)
+    return Limits(quiet, soonest, detection)

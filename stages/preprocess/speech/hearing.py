@@ -17,7 +17,7 @@ from pipeline.voice import RATE, Listening, Sound
 from stages.preprocess.speech.ear import FRAME, Ear, Frame, Network
 from stages.preprocess.speech.listener import Listener
 from stages.preprocess.speech.piece import Answer
-from stages.preprocess.speech.recogniser import Task
+from stages.preprocess.speech.recogniser import Task, Urgency
 from stages.preprocess.speech.resample import Samples
 from stages.preprocess.speech.times import Times
 from stages.preprocess.speech.transcriber import Transcriber
@@ -130,14 +130,15 @@ class Hearing:
             self._listener.clear()
         self._ended = sound.then == "end"
 
-    def _ask(self, frames: Sequence[Samples], needed: bool, how: Listening, language: str) -> Answer:
+    def _ask(self, frames: Sequence[Samples], urgency: Urgency, how: Listening, language: str) -> Answer:
         task = Task(
             tuple(frames),
-            needed,
+            urgency != "partial",
             session=self._session,
             tenant=self._tenant,
             language=how.language or language or self._language,
             hint=how.hint,
+            eager=urgency == "eager",
         )
         return self._transcriber.ask(task)
 

@@ -6,7 +6,6 @@ turn's end depends on when the recogniser answers.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,15 +18,16 @@ from stages.preprocess.speech.endpoint import (
     MANUAL,
     MOST_PADDING,
     PAUSE,
-    QUIET,
     SHORT_PAUSE,
+    Limits,
     Voice,
     limits,
     ms,
 )
 from stages.preprocess.speech.piece import Answer, Piece
+from stages.preprocess.speech.recogniser import Urgency
 from stages.preprocess.speech.resample import Samples
-from stages.preprocess.speech.turn import Turn
+from stages.preprocess.speech.turn import Turn, item_of
 
 MOST_TURN = 300 * RATE
 """Positions after which a turn ends in any case, or what was not committed is forgotten."""
@@ -44,8 +44,8 @@ MOST_CLOSED = 4
 SETTLE = 30 * RATE
 """Positions after which what was told is settled although there was no pause that is long enough."""
 
-Ask = Callable[[Sequence[Samples], bool, Listening, str], Answer]
-"""(frames, whether it is needed, how to listen, the language if it is known) → what will be said of them."""
+Ask = Callable[[Sequence[Samples], Urgency, Listening, str], Answer]
+"""(frames, how much it is needed, how to listen, the language if it is known) → what will be said of them."""
 
 
 class Listener:
@@ -184,6 +184,10 @@ class Listener:
         return self._how.detection or MANUAL
 
     @property
+    def _limits(self) -> Limits:
+        return limits(self._detection)
+
+    @property
     def _padding(self) -> int:
         return min(ms(self._detection.padding_ms), MOST_PADDING)
 
@@ -211,7 +215,7 @@ class Listener:
         self._piece = Piece(self._at - len(frames) * FRAME, frames, BEGIN_FRAMES, speech)
         if self._turn is None:
             start = self._piece.start
-            self._opened(self._item(start) if self._how.detection else "", start)
+            self._opened(item_of(self._stream, start) if self._how.detection else "", start)
             if self._how.detection:
                 yield SpeechStarted(self._stream.session, self._stream.turn, self._named.item, start)
         self._named.pieces.append(self._piece)
@@ -222,30 +226,26 @@ class Listener:
         self._turn = Turn(self._stream, item, begins, partials=self._how.partials)
         return self._turn
 
-    def _item(self, start: int) -> str:
-        """The same name for the same turn, whoever finds it."""
-        place = f"{self._stream.session}\n{self._stream.turn}\n{start}"
-        return f"item_{hashlib.blake2b(place.encode(), digest_size=12).hexdigest()}"
-
     def _look(self, *, voiced: bool) -> None:
         """Ask for words where it is time, and close what is complete."""
-        piece, turn = self._piece, self._turn
-        if piece is None or turn is None:
+        if (piece := self._piece) is None:
             return
-        silence = self._at - self._voice.last
+        silence, quiet = self._at - self._voice.last, self._limits.quiet
         if voiced and piece.closing:
             piece.go_on()
-        elif silence >= QUIET and not piece.closing:
-            piece.ask_to_close(self._asking)
+        elif silence >= quiet and not piece.closing:
+            piece.ask_to_close(self._asking, "eager")
         length = piece.end - piece.start
         if silence >= self._pause(length):
             self._close()
         elif length >= self._window:
             piece.go_on()
-            piece.ask_to_close(self._asking)
+            piece.ask_to_close(self._asking, "final")
             self._cutting = True
-        elif silence < QUIET and self._wants_words(turn, piece):
+        elif silence < quiet and self._wants_words(self._named, piece):
             piece.ask(self._asking)
+        if self._over() is None:
+            piece.need(self._asking)
 
     def _pause(self, length: int) -> int:
         """The silence at which a piece that is so long is closed."""
@@ -257,8 +257,8 @@ class Listener:
         """Whether it is time to tell what was said so far."""
         return bool(turn.item) and self._how.partials and piece.worded and piece.end - piece.asked >= self._step
 
-    def _asking(self, frames: Sequence[Samples], needed: bool) -> Answer:
-        return self._ask(frames, needed, self._how, self._named.language)
+    def _asking(self, frames: Sequence[Samples], urgency: Urgency) -> Answer:
+        return self._ask(frames, urgency, self._how, self._named.language)
 
     def _close(self) -> None:
         """The piece ends; what comes is another one, of the same turn."""
@@ -284,7 +284,7 @@ class Listener:
         if not self._turn.item or self._how.detection is None:
             return False
         silence = self._at - self._voice.last
-        return limits(self._how.detection).reached(silence, self._turn.text, self._turn.language or "en")
+        return self._limits.reached(silence, self._turn.text, self._turn.language or "en")
 
     def _stopped(self) -> SpeechStopped:
         """The turn ends here, by itself."""

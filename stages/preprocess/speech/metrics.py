@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from stages.preprocess.speech.recogniser import Urgency
 
 PREFIX = "penstock_speech_"
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -33,11 +37,11 @@ class SpeechMetrics:
         self.failed = self._counter("failed", "Pieces at which the recogniser failed")
         self.turns = self._counter("turns", "Turns told to their end", ["outcome"])
 
-    def watch(self, waiting: Callable[[bool], int]) -> None:
-        """Tell how many pieces wait, final or not, whenever it is asked."""
+    def watch(self, waiting: Callable[[Urgency], int]) -> None:
+        """Tell how many pieces wait of each kind, whenever it is asked."""
         gauge = Gauge(PREFIX + "queue_pieces", "Pieces that wait", ["kind"], registry=self._registry)
-        gauge.labels("final").set_function(lambda: waiting(True))
-        gauge.labels("partial").set_function(lambda: waiting(False))
+        for kind in get_args(Urgency):
+            gauge.labels(kind).set_function(partial(waiting, kind))
 
     def _histogram(
         self, name: str, text: str, *, buckets: tuple[float, ...] = SECONDS, kinds: bool = False
@@ -46,8 +50,3 @@ class SpeechMetrics:
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:
         return Counter(PREFIX + name, text, labels or [], registry=self._registry)
-
-
-def kind(*, final: bool) -> str:
-    """The label of a piece."""
-    return "final" if final else "partial"

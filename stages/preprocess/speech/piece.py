@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import Future
 from collections.abc import Callable, Sequence
 
@@ -12,12 +11,23 @@ from pipeline.messages import Problem
 from pipeline.voice import RATE
 from stages.preprocess.speech.agreement import Agreement
 from stages.preprocess.speech.ear import FRAME
-from stages.preprocess.speech.recogniser import Heard, Transcription
+from stages.preprocess.speech.recogniser import Heard, Transcription, Urgency
 from stages.preprocess.speech.resample import Samples
 
-Answer = Future[Transcription]
-Ask = Callable[[Sequence[Samples], bool], Answer]
-"""(frames, whether it is needed) → what will be said of them."""
+
+class Answer(Future[Transcription]):
+    """What will be said of some sound; `begun` tells that this is being recognised, or was."""
+
+    begun = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has begun with it."""
+        return not (self.begun or self.done())
+
+
+Ask = Callable[[Sequence[Samples], Urgency], Answer]
+"""(frames, how much it is needed) → what will be said of them."""
 
 LEAST_VOICED = 3
 """Frames with speech, 32 ms each, below which there is no word in a piece."""
@@ -44,6 +54,7 @@ class Piece:
         self.problem: Problem | None = None
         self._frames = list(frames)
         self._closing: Answer | None = None
+        self._closes = 0
         self._partials: list[Answer] = []
 
     @property
@@ -80,26 +91,50 @@ class Piece:
     def ask(self, ask: Ask) -> None:
         """Ask what is said so far."""
         self.asked = self.end
-        self._partials.append(ask(self._frames, False))
+        self._partials.append(ask(self._frames, "partial"))
 
-    def ask_to_close(self, ask: Ask) -> None:
-        """Ask what is said, as if it ended here."""
+    def ask_to_close(self, ask: Ask, urgency: Urgency) -> None:
+        """Ask what is said, as if it ended here; of what is asked already, that makes superfluous what still waits."""
+        for partial in self._partials:
+            if partial.waits:
+                partial.cancel()
+        self._closes = len(self._frames)
+        self._close_with(ask, urgency)
+
+    def _close_with(self, ask: Ask, urgency: Urgency) -> None:
         if self.worded:
-            self._closing = ask(self._frames, True)
+            self._closing = ask(self._frames[: self._closes], urgency)
         else:
-            self._closing = asyncio.get_running_loop().create_future()
+            self._closing = Answer()
             self._closing.set_result(Transcription())
 
     def go_on(self) -> None:
-        """There is more speech: the answer as it would have been is as good as any other before the end."""
-        if self._closing is not None:
+        """There is more speech: the answer as it would have been is as good as any other before the end.
+
+        If nobody has begun with it, one that hears more is better.
+        """
+        if self._closing is None:
+            return
+        if self._closing.waits:
+            self._closing.cancel()
+        else:
             self._partials.append(self._closing)
-            self._closing = None
+            self.asked = self.start + self._closes * FRAME
+        self._closing = None
+
+    def need(self, ask: Ask) -> None:
+        """What it was asked to close with must be known, as soon as can be."""
+        if self._closing is not None and self._closing.waits:
+            self._closing.cancel()
+            self._close_with(ask, "final")
 
     def close(self, ask: Ask) -> None:
-        """It ends here. What it was asked to close with stands, unless that was refused."""
-        if self._closing is None or (self._closing.done() and self._closing.exception()):
-            self.ask_to_close(ask)
+        """It ends here. What it was asked to close with stands; if that was refused it is asked again, the same."""
+        self.need(ask)
+        if self._closing is None:
+            self.ask_to_close(ask, "final")
+        elif self._closing.done() and self._closing.exception():
+            self._close_with(ask, "final")
         self.closed = True
         for partial in self._partials:
             partial.cancel()

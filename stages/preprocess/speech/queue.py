@@ -1,16 +1,16 @@
-"""Who is recognised next: final pieces before all others, and in either class tenants, and their sessions, in turn.
+"""Who is recognised next: what is needed, then what probably will be, then the rest.
 
-Knows no model, no clock and no thread.
+In each of these classes tenants, and their sessions, go in turn. Knows no model, no clock and no thread.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from stages.preprocess.speech.piece import Answer
-from stages.preprocess.speech.recogniser import Task
+from stages.preprocess.speech.recogniser import Task, Urgency
 
 
 class Waiting(NamedTuple):
@@ -50,27 +50,36 @@ class _Class:
 
 
 class FairQueue:
-    """Tasks that wait. Of a session at most one that is not final does: the newest."""
+    """Tasks that wait. Of a session at most one partial does: the newest."""
 
     def __init__(self) -> None:
-        self._finals, self._partials = _Class(), _Class()
+        self._classes: dict[Urgency, _Class] = {urgency: _Class() for urgency in get_args(Urgency)}
         self.replaced = 0
 
-    def count(self, *, final: bool) -> int:
+    def count(self, urgency: Urgency) -> int:
         """Those of a class that anybody still waits for."""
-        return sum(not waiting.answer.done() for waiting in (self._finals if final else self._partials))
+        return sum(not waiting.answer.done() for waiting in self._classes[urgency])
 
     def add(self, waiting: Waiting) -> None:
         """Let a task wait."""
-        line = (self._finals if waiting.task.final else self._partials).line(waiting.task)
-        if not waiting.task.final:
+        line = self._classes[waiting.task.urgency].line(waiting.task)
+        if waiting.task.urgency == "partial":
             while line:
                 self.replaced += line.popleft().answer.cancel()
         line.append(waiting)
 
-    def take(self, most: int, kind: Callable[[Task], object], *, partials: bool = True) -> list[Waiting]:
-        """At most `most` tasks of one class and one `kind` that go next, and out of the queue."""
-        return self._take(self._finals, most, kind) or (self._take(self._partials, most, kind) if partials else [])
+    def take(
+        self, most: int, kind: Callable[[Task], object], *, others: int | None = None, partials: bool = True
+    ) -> list[Waiting]:
+        """At most `most` tasks of one class and one `kind` that go next, and out of the queue.
+
+        No more than `others` of them, if they are not final: those that will be wait for them.
+        """
+        for urgency, waiting in self._classes.items():
+            at_once = most if others is None or urgency == "final" else min(most, others)
+            if (partials or urgency != "partial") and (taken := self._take(waiting, at_once, kind)):
+                return taken
+        return []
 
     def _take(self, waiting: _Class, most: int, kind: Callable[[Task], object]) -> list[Waiting]:
         taken: list[Waiting] = []

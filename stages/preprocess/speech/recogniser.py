@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from stages.preprocess.speech.resample import Samples
 
@@ -24,11 +24,16 @@ class Transcription(NamedTuple):
     language: str = ""
 
 
+Urgency = Literal["final", "eager", "partial"]
+"""How much a piece is needed: it is; it will be, unless the speaker goes on; it is nice to have."""
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A piece to recognise, in frames at 16 kHz. A `final` one is needed; one that is not may be left out.
+    """A piece to recognise, in frames at 16 kHz. A `final` one is what will count; one that is not may be left out.
 
-    `language` "" is to be found out; `hint` is text that the words may be like.
+    An `eager` one will count only if nothing comes after it. `language` "" is to be found out; `hint` is text that the
+    words may be like.
     """
 
     frames: tuple[Samples, ...]
@@ -37,6 +42,12 @@ class Task:
     tenant: str = ""
     language: str = ""
     hint: str = ""
+    eager: bool = False
+
+    @property
+    def urgency(self) -> Urgency:
+        """How much it is needed."""
+        return "partial" if not self.final else "eager" if self.eager else "final"
 
     @property
     def samples(self) -> int:

@@ -2,7 +2,8 @@
 
 What is needed goes before what is nice to have. Under load a session's newer piece takes the place of its older one
 that still waits, so that partial transcripts come in longer steps; final ones are refused when too many wait, or when
-one has waited too long, with a time to come back. Where the processor has too much to do, so that the event loop is
+one has waited too long, with a time to come back. What is at work cannot be stopped: those that are not final go in
+batches that are soon done. Where the processor has too much to do, so that the event loop is
 late, only final ones are recognised for a while: sound has to be heard before anything else.
 """
 
@@ -18,7 +19,7 @@ from types import TracebackType
 
 from pipeline.errors import Overloaded, TurnRejected
 from stages.preprocess.speech.ear import MODEL_RATE
-from stages.preprocess.speech.metrics import SpeechMetrics, kind
+from stages.preprocess.speech.metrics import SpeechMetrics
 from stages.preprocess.speech.piece import Answer
 from stages.preprocess.speech.queue import FairQueue, Waiting
 from stages.preprocess.speech.recogniser import Recogniser, Task, Transcription
@@ -29,6 +30,9 @@ SMOOTHING = 0.2
 """How much the latest batch counts in what a piece is thought to take."""
 
 FIRST_GUESS_S = 0.1
+
+HOLD_S = 0.1
+"""Seconds for which a batch of what is not final may hold up what is; one piece may take longer."""
 
 LATE_S = 0.02
 """Seconds by which the event loop may be late before partial transcripts have to rest."""
@@ -75,7 +79,7 @@ class Transcriber:
         return self._recogniser.window_s
 
     async def __aenter__(self) -> Transcriber:
-        self.metrics.watch(lambda final: self._queue.count(final=final))
+        self.metrics.watch(self._queue.count)
         self._task = asyncio.create_task(self._run(), name="transcriber")
         return self
 
@@ -92,9 +96,9 @@ class Transcriber:
 
         It fails with `Overloaded` if too many wait, or if it has waited too long.
         """
-        answer: Answer = asyncio.get_running_loop().create_future()
-        waiting = self._queue.count(final=True) if task.final else 0
-        if task.final and waiting >= self._room:
+        answer = Answer()
+        waiting = self._queue.count("final") if task.urgency == "final" else 0
+        if waiting >= self._room:
             self._refuse(answer, f"{waiting} pieces of speech wait to be recognised, which is the most", waiting)
         else:
             before = self._queue.replaced
@@ -112,11 +116,12 @@ class Transcriber:
         while True:
             self._arrived.clear()
             rest = self._rests_until - time.monotonic()
-            batch = self._in_time(self._queue.take(self._batch, self._recogniser.kind, partials=rest <= 0))
-            if batch:
+            others = max(1, int(HOLD_S / self._pace))
+            taken = self._queue.take(self._batch, self._recogniser.kind, others=others, partials=rest <= 0)
+            if batch := self._in_time(taken):
                 await self._recognise(batch)
-            elif not self._queue.count(final=True):
-                await self._more(rest if rest > 0 and self._queue.count(final=False) else None)
+            elif not taken:
+                await self._more(rest if rest > 0 and self._queue.count("partial") else None)
 
     async def _more(self, seconds: float | None) -> None:
         """Wait for another task, but no longer than so many seconds."""
@@ -130,14 +135,15 @@ class Transcriber:
         for waiting in batch:
             if waiting.since < latest:
                 why = f"the speech was not recognised within {self._max_wait_s:.0f} s"
-                self._refuse(waiting.answer, why, self._queue.count(final=True))
+                self._refuse(waiting.answer, why, self._queue.count("final"))
         return [waiting for waiting in batch if not waiting.answer.done()]
 
     async def _recognise(self, batch: Sequence[Waiting]) -> None:
         tasks = [waiting.task for waiting in batch]
         began = time.monotonic()
         for waiting in batch:
-            self.metrics.waited.labels(kind(final=waiting.task.final)).observe(began - waiting.since)
+            waiting.answer.begun = True
+            self.metrics.waited.labels(waiting.task.urgency).observe(began - waiting.since)
         loop = asyncio.get_running_loop()
         self.busy_since = began
         try:
@@ -177,5 +183,5 @@ class Transcriber:
         self.metrics.batch.observe(len(tasks))
         self.metrics.factor.observe(seconds / sound if sound else 0.0)
         for task in tasks:
-            self.metrics.recognised.labels(kind(final=task.final)).inc()
-            self.metrics.sound.labels(kind(final=task.final)).inc(task.samples / MODEL_RATE)
+            self.metrics.recognised.labels(task.urgency).inc()
+            self.metrics.sound.labels(task.urgency).inc(task.samples / MODEL_RATE)

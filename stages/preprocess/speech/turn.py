@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.messages import Message, Problem
 from pipeline.voice import RATE, Transcribed, Transcript, Word
 from stages.preprocess.speech.piece import Answer, Piece
 from stages.preprocess.speech.recogniser import Heard
+
+
+def item_of(stream: Message, start: int) -> str:
+    """The name of the turn of `stream` that begins at `start`: the same, whoever finds it."""
+    place = f"{stream.session}\n{stream.turn}\n{start}"
+    return f"item_{hashlib.blake2b(place.encode(), digest_size=12).hexdigest()}"
 
 
 class Turn:

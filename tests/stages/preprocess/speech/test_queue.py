@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 
+from stages.preprocess.speech.piece import Answer
 from stages.preprocess.speech.queue import FairQueue, Waiting
 from stages.preprocess.speech.recogniser import Task
 
+KINDS = ((True, False), (True, True), (False, False))
 
-def _waiting(session: str, *, final: bool = True, tenant: str = "t", language: str = "") -> Waiting:
-    task = Task((np.zeros(512, np.float32),), final, session, tenant, language)
-    return Waiting(task, asyncio.get_running_loop().create_future(), 0.0)
+
+def _waiting(
+    session: str, *, final: bool = True, tenant: str = "t", language: str = "", eager: bool = False
+) -> Waiting:
+    task = Task((np.zeros(512, np.float32),), final, session, tenant, language, eager=eager)
+    return Waiting(task, Answer(), 0.0)
 
 
 def _filled(*waiting: Waiting) -> FairQueue:
@@ -26,11 +29,20 @@ def _same(_: Task) -> object:
 
 async def test_final_pieces_go_first() -> None:
     """And never in a batch with others, which they would wait for."""
-    partial, final = _waiting("a", final=False), _waiting("b")
-    queue = _filled(partial, final)
+    partial, eager, final = _waiting("a", final=False), _waiting("c", eager=True), _waiting("b")
+    queue = _filled(partial, eager, final)
     assert queue.take(8, _same) == [final]
+    assert queue.take(8, _same) == [eager]
+    assert queue.take(8, _same, partials=False) == []
     assert queue.take(8, _same) == [partial]
     assert queue.take(8, _same) == []
+
+
+async def test_what_final_pieces_may_wait_for_is_bounded() -> None:
+    """So many of the others share a batch, and no more; final ones as many as there is room for."""
+    some = [_waiting(session, final=final, eager=eager) for final, eager in KINDS for session in "abc"]
+    queue = _filled(*some)
+    assert [len(queue.take(8, _same, others=2)) for _ in range(5)] == [3, 2, 1, 2, 1]
 
 
 async def test_a_session_that_floods_waits_for_itself() -> None:
@@ -48,7 +60,7 @@ async def test_a_newer_partial_takes_the_older_ones_place() -> None:
     queue = _filled(old, other, new)
     assert old.answer.cancelled()
     assert queue.replaced == 1
-    assert queue.count(final=False) == 2
+    assert queue.count("partial") == 2
     assert queue.take(8, _same) == [new, other]
 
 
@@ -56,7 +68,7 @@ async def test_final_pieces_of_a_session_stay_in_order_and_all_stay() -> None:
     """What ends a turn is never replaced."""
     finals = [_waiting("a") for _ in range(3)]
     queue = _filled(*finals)
-    assert queue.count(final=True) == 3
+    assert queue.count("final") == 3
     assert queue.take(8, _same) == finals
 
 
@@ -65,7 +77,7 @@ async def test_what_nobody_wants_is_dropped() -> None:
     gone, wanted = _waiting("a"), _waiting("b")
     queue = _filled(gone, wanted)
     gone.answer.cancel()
-    assert queue.count(final=True) == 1
+    assert queue.count("final") == 1
     assert queue.take(8, _same) == [wanted]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from apps.settings import AsrSettings
 from apps.speech import Ears, hearing, load_ears
-from pipeline.voice import RATE, Detection, Listening, Sound, Transcribed
+from pipeline.voice import RATE, Detection, Listening, Sound, SpeechStopped, Transcribed
 from stages import g711
 from stages.postprocess.speak.espeak import SAMPLE_RATE, espeak
 from stages.preprocess.speech.stage import SpeechStage
@@ -71,6 +71,22 @@ async def _texts(stage: SpeechStage, messages: list[Sound]) -> list[str]:
 async def test_however_it_was_recorded(stage: SpeechStage, how: Any) -> None:
     """Each sentence is a turn, and its words are right."""
     assert await _texts(stage, sounds(_pcm(how(_talk())), QUICK)) == list(SENTENCES)
+
+
+async def test_a_turn_ends_after_the_silence_that_was_asked_for(stage: SpeechStage) -> None:
+    """Counted from where the sound ends, not from where the network has noticed; to a frame or so."""
+    late = []
+    for text in SENTENCES:
+        for shift in (0, 250, 500):
+            spoken = _spoken(text)
+            ends = RATE + shift + int(np.flatnonzero(abs(spoken) > 0.02 * abs(spoken).max())[-1])
+            sound = _pcm(np.concatenate([np.zeros(RATE + shift), spoken, silence(1)]))
+            async with asyncio.timeout(50):
+                told = [one async for one in stage(stream(sounds(sound, QUICK)))]
+            late += [one.at - ends - RATE // 2 for one in told if isinstance(one, SpeechStopped)]
+    assert len(late) == 9
+    assert abs(np.median(late)) <= 0.02 * RATE
+    assert max(map(abs, late)) <= 0.05 * RATE
 
 
 async def test_on_the_telephone(stage: SpeechStage) -> None:

@@ -15,8 +15,8 @@ from stages.preprocess.speech.transcriber import Transcriber
 from tests.stages.preprocess.speech.fakes import ToneRecogniser
 
 
-def _task(session: str = "a", *, final: bool = True, seconds: float = 1.0) -> Task:
-    return Task((np.zeros(round(seconds * 16_000), np.float32),), final, session)
+def _task(session: str = "a", *, final: bool = True, eager: bool = False, seconds: float = 1.0) -> Task:
+    return Task((np.zeros(round(seconds * 16_000), np.float32),), final, session, eager=eager)
 
 
 async def _outcome(answer: Answer) -> object:
@@ -52,6 +52,31 @@ async def test_what_waits_shares_a_batch(transcriber: Transcriber, recogniser: T
     await asyncio.gather(*map(_outcome, [first, *more]))
     batches = [batch for batch, _ in recogniser.batches]
     assert batches == [1, 3]
+
+
+async def test_what_is_not_final_is_soon_done(transcriber: Transcriber, recogniser: ToneRecogniser) -> None:
+    """Where pieces take long, words on the way go in small batches, so that final ones need not wait for many."""
+    recogniser.takes_s = 0.06
+    await asyncio.gather(*(_outcome(transcriber.ask(_task("z"))) for _ in range(6)))
+    recogniser.batches.clear()
+    first = await _busy(transcriber, recogniser)
+    more = [transcriber.ask(_task(session, final=False)) for session in "bcde"]
+    recogniser.going.set()
+    await asyncio.gather(*map(_outcome, [first, *more]))
+    assert max(batch for batch, _ in recogniser.batches) <= 2
+
+
+async def test_an_eager_piece_is_refused_no_room(recogniser: ToneRecogniser) -> None:
+    """It is not counted among those that are needed, and goes before words on the way."""
+    async with Transcriber(recogniser, queue=1) as transcriber:
+        busy = await _busy(transcriber, recogniser)
+        partial, eager = transcriber.ask(_task("b", final=False)), transcriber.ask(_task("c", eager=True))
+        final, refused = transcriber.ask(_task("d")), transcriber.ask(_task("e"))
+        assert [answer.begun for answer in (busy, final, eager, partial)] == [True, False, False, False]
+        assert refused.done()
+        recogniser.going.set()
+        await asyncio.gather(*map(_outcome, [busy, final, eager, partial]))
+        assert [task.session for task in recogniser.tasks] == ["busy", "d", "c", "b"]
 
 
 async def test_too_many_final_pieces_are_refused_at_once(recogniser: ToneRecogniser) -> None:
