@@ -29,7 +29,7 @@ LIVE: Mapping[str, str] = MappingProxyType({"probesize": "4096", "analyzeduratio
 
 
 class UnreadableAudio(PenstockError):
-    """There is no sound to be had from `name`."""
+    """There is no sound to be had from `name`, or not all of it."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"cannot read {name}: {why}")
@@ -53,6 +53,8 @@ class Recording:
     def __init__(self, container: InputContainer, name: str) -> None:
         self._container = container
         self._decoding = threading.Lock()
+        self._decoded_s = 0.0
+        self._damaged: list[float] = []
         self.name = name
         length = container.duration
         self.seconds = None if length is None or length <= 0 else length / MICROSECONDS
@@ -66,21 +68,24 @@ class Recording:
         """The sound in pieces of `samples` samples, the last of which may be shorter. Blocks while it decodes.
 
         Raises:
-            UnreadableAudio: it is damaged; the message says after how many seconds.
+            UnreadableAudio: some of it is damaged; all that can be decoded was given before.
         """
-        size, buffer, taken = samples * BYTES_PER_SAMPLE, bytearray(), 0
+        size, buffer = samples * BYTES_PER_SAMPLE, bytearray()
         try:
             decoded = self._decoded()
             while (data := self._next(decoded)) is not None:
                 buffer += data
                 while len(buffer) >= size:
                     yield bytes(buffer[:size])
-                    taken += samples
                     del buffer[:size]
         except av.FFmpegError as error:
-            raise UnreadableAudio(self.name, f"it is damaged after {taken / RATE:.1f} s ({_short(error)})") from error
+            why = f"it is damaged after {self._decoded_s:.1f} s ({_short(error)})"
+            raise UnreadableAudio(self.name, why) from error
         if buffer:
             yield bytes(buffer)
+        if self._damaged:
+            why = f"{len(self._damaged)} of its frames are damaged, the first after {self._damaged[0]:.1f} s"
+            raise UnreadableAudio(f"all of {self.name}", why)
 
     def close(self) -> None:
         """Close the file; where another thread is just reading it, that closes it when it has done so.
@@ -96,11 +101,22 @@ class Recording:
 
     def _decoded(self) -> Iterator[bytes]:
         resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
-        for frame in self._container.decode(audio=0):
+        for frame in self._frames():
             for ours in resampler.resample(frame):
+                self._decoded_s += ours.samples / RATE
                 yield ours.to_ndarray().tobytes()
         for ours in resampler.resample(None):
             yield ours.to_ndarray().tobytes()
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        """The frames that can be decoded; of the others is noted where they are."""
+        for packet in self._container.demux(audio=0):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                self._damaged.append(self._decoded_s)
+                continue
+            yield from (frame for frame in frames if isinstance(frame, av.AudioFrame))
 
 
 @contextmanager
@@ -125,7 +141,7 @@ def _container(name: str, title: str, raw: int | None) -> InputContainer:
     try:
         return av.open(source, mode="r", format=form, options=options, buffer_size=LITTLE if name == STDIN else BUFFER)
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableAudio(title, _why(error)) from error
+        raise UnreadableAudio(title, _why(error, name)) from error
 
 
 def whole(name: str) -> bytes:
@@ -165,9 +181,11 @@ class _Stream:
         return os.read(self._pipe.fileno(), size)
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, name: str) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if name != STDIN and Path(name).is_file() and not Path(name).stat().st_size:
+        return "it is empty"
     if isinstance(error, IsADirectoryError | PermissionError):
         return (error.strerror or str(error)).lower()
     return f"that is no sound ({_short(error)}); {KNOWN}"

@@ -69,7 +69,7 @@ def test_compressed_files_are_read(tmp_path: Path, name: str, codec: str) -> Non
     [
         (None, "there is no such file"),
         (b"Dear diary, today nothing happened.\n", r"no sound.*--raw"),
-        (b"", r"no sound.*--raw"),
+        (b"", "it is empty"),
     ],
 )
 def test_what_is_no_sound_is_told_by_name(tmp_path: Path, content: bytes | None, why: str) -> None:
@@ -79,6 +79,22 @@ def test_what_is_no_sound_is_told_by_name(tmp_path: Path, content: bytes | None,
         path.write_bytes(content)
     with pytest.raises(UnreadableAudio, match=rf"diary\.txt: .*{why}"):
         whole(str(path))
+
+
+def test_what_can_be_decoded_of_a_damaged_file_is_given(tmp_path: Path) -> None:
+    """A few bad frames do not cost the rest; that they were there is told at the end."""
+    path = compressed(tmp_path / "a.mp3", "libmp3lame", wav(tmp_path / "a.wav", tone(2)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+    got: list[bytes] = []
+    with (
+        opened(str(path)) as recording,
+        pytest.raises(UnreadableAudio, match=r"cannot read all of .*a\.mp3: \d+ of its frames.*after 0\.[5-8] s"),
+    ):
+        got.extend(recording.pieces(RATE // 10))
+    assert 1.3 < len(b"".join(got)) / 2 / RATE < 2.1
+    assert peak(got[-3]) > 4000
 
 
 def test_a_folder_is_no_sound(tmp_path: Path) -> None:
