@@ -15,8 +15,9 @@ from pipeline.errors import UndecodableMessage
 from pipeline.topics import AUDIO
 from pipeline.voice import Sound
 
-BEFORE_S, AFTER_S = 2.0, 8.0
-"""Seconds about the last note in which the last of the audio stands: notes come more often while there is any."""
+BEFORE_S, AFTER_S = 2.0, 20.0
+"""Seconds about the last note in which the last of the audio stands, and what ended it: of later things, and of more
+audio, the log is told."""
 
 Reached = tuple[str, int]
 """(stream, position): as in `Told.audio`; no stream where that was ended."""

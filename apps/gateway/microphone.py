@@ -175,8 +175,11 @@ class Microphone:
     def take_over(self, other: Microphone) -> None:
         """Go on where `other` stops, which had the session in this gateway: the same stream, and all that waits in it.
 
-        Half a sample is forgotten: what the client sends now begins with a whole one.
+        Half a sample is forgotten: what the client sends now begins with a whole one. Without a stream there is nothing
+        to go on with.
         """
+        if not other.stream:
+            return
         self.stream, self._trace = other.stream, other._trace
         self.position, self.begins, self._noted, self._fresh = other.position, other.begins, other._noted, other._fresh
         self._waiting, self._rate, self._ready_at = other._waiting, other._rate, other._ready_at

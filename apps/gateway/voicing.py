@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from apps.gateway import commands as c
 from apps.gateway import events
@@ -129,7 +131,7 @@ class Voicing:
             kind = LIMITED if problem.retry_after is not None else SERVER
             refusal = Refusal(problem.code, problem.message, kind=kind, retry_after=problem.retry_after)
             self._terms.metrics.errors.labels(refusal.code).inc()
-            self._say.tell(error_event(refusal))
+            self._say.tell(error_event(refusal), audio=("", self.microphone.position))
 
     # -- time
 
@@ -141,7 +143,8 @@ class Voicing:
 
     def tick(self, now: float) -> None:
         """Give up waiting for what is too late, end what has fallen silent, and answer a long silence."""
-        self.microphone.tick(now)
+        with self._telling_end():
+            self.microphone.tick(now)
         self._note()
         for turn in self._account.ears.overdue(now - self._terms.settings.audio.transcript_timeout_s):
             self._say.log(Transcribed(self._session, turn.stream, turn.name, "", problem=LATE))
@@ -161,7 +164,16 @@ class Voicing:
 
     def end(self) -> None:
         """No audio comes any more."""
-        self.microphone.end()
+        with self._telling_end():
+            self.microphone.end()
+
+    @contextmanager
+    def _telling_end(self) -> Generator[None, None, None]:
+        """Tell the log if the stream ends meanwhile: nobody is to go on with it."""
+        stream = self.microphone.stream
+        yield
+        if stream and not self.microphone.stream:
+            self._say.tell(audio=("", self.microphone.position))
 
     def let_go(self) -> None:
         """The session is another gateway's now, which ends the stream."""

@@ -15,6 +15,7 @@ from pipeline.topics import AUDIO
 from pipeline.voice import Listening, Sound
 from tests.apps.gateway.harness import gateway, until
 from tests.apps.gateway.test_resume import SECRET, back, session_of
+from tests.apps.gateway.test_serving import Breakable
 from tests.apps.gateway.test_voice_sockets import COMPLETED, speak, speaking
 from tests.apps.gateway.voice_desk import MS, audio_settings
 from tests.apps.gateway.voiced import utterance, voiced
@@ -96,4 +97,24 @@ async def test_a_turn_is_one_although_its_gateway_died() -> None:
             assert (await there.until(COMPLETED))["transcript"] == "one two three"
 
     assert resumed["input_audio_ms"] == 450
+    assert len({one.turn for one in ears.sounds}) == 1
+
+
+async def test_audio_that_could_not_be_written_is_asked_for_again() -> None:
+    """While the log takes none, the connection ends; who comes back is told how much is there, and loses nothing."""
+    said = utterance("one", "two", "three")
+    bus = Breakable()
+    async with voiced(bus, publish_timeout_s=0.3) as (running, ears), speaking(running) as client:
+        await speak(client, said[: 400 * MS * 2])
+        await until(lambda: sum(len(one.data) for one in ears.sounds) == 400 * MS * 2)
+        bus.down.add(AUDIO.name)
+        await speak(client, said[400 * MS * 2 : 700 * MS * 2])
+        assert (await client.closed())[0] == 1013
+        bus.down.clear()
+        async with back(running, session_of(client), client.told.events[-1]["event_id"], client.told) as there:
+            resumed = await there.until("session.updated")
+            await speak(there, said[resumed["input_audio_ms"] * MS * 2 :])
+            assert (await there.until(COMPLETED))["transcript"] == "one two three"
+
+    assert resumed["input_audio_ms"] == 400
     assert len({one.turn for one in ears.sounds}) == 1

@@ -245,6 +245,7 @@ def test_who_has_gone_is_not_listened_to() -> None:
     desk.pump()
 
     assert desk.sounds[-1].then == "end"
+    assert (desk.session.account.ears.stream, desk.session.account.ears.position) == ("", 1000 * MS)
     assert desk.metrics.voice.sessions._value.get() == 0
 
 

@@ -12,7 +12,8 @@ from apps.gateway.outgoing import Outgoing
 from pipeline.bus import Headers
 from pipeline.memory import MemoryBus
 from pipeline.messages import Claimed
-from pipeline.topics import REPLIES
+from pipeline.topics import AUDIO, REPLIES
+from pipeline.voice import Sound
 from tests.apps.gateway.harness import DEADLINE_S
 
 TIMEOUT_S = 5.0
@@ -71,3 +72,15 @@ async def test_what_nobody_acknowledges_is_given_up() -> None:
         await asyncio.sleep(0)
 
         assert ([str(why) for why in failed], len(outbox)) == (["no acknowledgement in time"], 0)
+
+
+async def test_there_is_no_hole_in_what_stands_behind_a_lost_record() -> None:
+    """What waits of the same stream is not sent any more; what waits of others is."""
+    outbox = Outbox(MemoryBus(), lambda record, why: None, timeout_s=TIMEOUT_S)
+    lost, behind, *others = (
+        Outgoing(AUDIO, Sound(key, stream, 0), key) for key, stream in (("s", "a"), ("s", "a"), ("s", "b"), ("t", "a"))
+    )
+    outbox.post([behind, *others, behind])
+    outbox.withdraw(lost)
+
+    assert [record for record, _ in outbox._waiting] == others
