@@ -114,6 +114,7 @@ class Responding:
         sampling = self._config.sampling(options)
         said = context(self._config, self._talk.draft, self._terms.settings, options)
         self._terms.admit_turn()
+        self._turns.silenced = ""
         voice = voices.voice(self._config.view, options, speaks=self._config.speaks)
         view = self._view(options, voice)
         timeout = self._terms.settings.turn_timeout_s
@@ -153,6 +154,9 @@ class Responding:
             Refusal: there is none.
         """
         answer = self._turns.current if response_id is None else self._turns.get(response_id)
+        if answer is None and self._turns.silenced and response_id in (None, self._turns.silenced):
+            self._turns.silenced = ""  # its client cancels what has ended because it was truncated
+            return
         if answer is None and response_id is None and (waiting := self._waiting):
             self._drop(waiting)
             return

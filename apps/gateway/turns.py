@@ -36,6 +36,7 @@ class Turns:
 
     It begins as one that reads what others have written; from `go_live` on it also says what is to be said. `over` are
     turns that ended lately, `tracks` what was spoken of late, and `quiet_from` is when the last of it was heard.
+    `silenced` is the one whose client says that it plays no more of it.
     """
 
     def __init__(self, session: str, terms: Terms, talk: Talk, say: Saying) -> None:
@@ -49,6 +50,7 @@ class Turns:
         self._ending: dict[str, float] = {}
         self.tracks = Tracks()
         self.quiet_from: float | None = None
+        self.silenced = ""
 
     def __len__(self) -> int:
         return len(self._answers)

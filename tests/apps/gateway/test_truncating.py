@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.gateway.commands import ItemTruncate
 from apps.gateway.speaking import Track
 from pipeline.messages import Turn
 from tests.apps.gateway.checks import Event
@@ -136,6 +137,66 @@ def test_no_more_can_be_cut_than_was_sent() -> None:
     desk, _, item = spoken_so_far()
 
     assert error_of(cut(desk, item, 1100))["message"] == "Audio content of 1000ms is already shorter than 1100ms"
+
+
+def test_who_cuts_what_goes_on_plays_no_more_of_it() -> None:
+    """Its response ends at once, as cancelled by the client; a cancel that comes behind it is nothing new."""
+    desk, turn, item = spoken_so_far()
+
+    told = cut(desk, item, 400)
+    asked = [(one.turn, one.reason) for one in desk.cancels]
+    more = desk.spoken(turn, 1000, 500, (18, 1800)) + desk.delta(turn, 18, " five")
+    done = desk.finish(turn, status="cancelled", reason="cancelled", length=18)[-1]["response"]
+
+    assert [one["type"] for one in told] == ["conversation.item.truncated"]
+    assert asked == [(turn.turn, "client_cancelled")]
+    assert more == []
+    assert done["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
+    assert desk.send("response.cancel") == []
+    assert error_of(desk.send("response.cancel"))["code"] == "response_cancel_not_active"
+
+
+def test_what_is_only_being_spoken_ends_with_the_cut() -> None:
+    """Where all of the text is there nobody is waited for: the response is over when the cut is."""
+    desk, turn, item = spoken_so_far()
+    desk.finish(turn, length=len(TEXT))
+
+    told = cut(desk, item, 400)
+
+    assert [told[0]["type"], told[-1]["type"]] == ["conversation.item.truncated", "response.done"]
+    assert told[-1]["response"]["output"][0]["content"][0]["transcript"] == kept(desk, item) == "one"
+    assert desk.send("response.cancel", response_id=turn.turn) == []
+    desk.send("response.create")
+    assert len(desk.turns) == 2
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_second_cut_is_the_same_before_and_after_the_end(over: bool) -> None:
+    """Beyond the first one there is no audio any more, whether the answer still goes on or not."""
+    desk, turn, item = spoken_so_far()
+    cut(desk, item, 700)
+    if over:
+        desk.finish(turn, status="cancelled", reason="cancelled", length=18)
+
+    assert error_of(cut(desk, item, 900))["message"] == "Audio content of 700ms is already shorter than 900ms"
+    assert cut(desk, item, 715)[0]["transcript"] == "one two"
+    assert cut(desk, item, 350)[0]["transcript"] == "one"
+    assert error_of(cut(desk, item, 700))["message"] == "Audio content of 350ms is already shorter than 700ms"
+    desk.finish(turn, status="cancelled", reason="cancelled", length=18)
+    assert kept(desk, item) == "one"
+
+
+def test_two_cuts_in_one_flight() -> None:
+    """The first one counts before it is read back."""
+    desk, _, item = spoken_so_far()
+    for ms in (400, 900):
+        desk.session.receive(
+            ItemTruncate(item_id=item, content_index=0, audio_end_ms=ms),
+        )
+
+    told = desk.pump()
+
+    assert [one["type"] for one in told] == ["conversation.item.truncated", "error"]
 
 
 def marks(lengths: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
