@@ -22,7 +22,7 @@ from apps.gateway.refusal import RESTARTING, Refusal
 from apps.gateway.responding import Responding
 from apps.gateway.saying import Saying
 from apps.gateway.terms import Terms
-from apps.gateway.truncating import truncate
+from apps.gateway.truncating import Truncating
 from apps.gateway.turns import Turns
 from apps.gateway.voicing import Voicing
 from pipeline.messages import Claimed, Message, Problem, Snapshot, Told
@@ -55,6 +55,7 @@ class Session:
         self.account = Account(terms.partition, terms.signer.stamp(terms.tenant, name), self.talk, self.turns)
         parts = (name, terms, self.config, self.talk, self.turns, self.account, self.say)
         self.responding, self.voicing = Responding(*parts), Voicing(*parts)
+        self.truncating = Truncating(self.talk, self.turns, self.say)
         self.ours = self.lost = self._opened = False
         self._repeats = Repeats({})
         self.memory = Memory()
@@ -149,7 +150,7 @@ class Session:
                 item = editing.known(self.talk.draft, command.item_id, "retrieve")
                 self.say.tell({"type": "conversation.item.retrieved", "item": item.view})
             case c.ItemTruncate():
-                self.say.tell(truncate(self.talk.draft, self.turns, command))
+                self.truncating.carry_out(command)
             case c.ResponseCreate():
                 self.responding.ask(command)
             case c.ResponseCancel():
