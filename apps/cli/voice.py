@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apps.cli.options import Asr, Config, Draft, Model, Sets, given
+from apps.cli.pipe import readers_may_go, unwritable
 from apps.cli.running import quiet, settings_of
 from pipeline.errors import SettingsError
 
@@ -67,19 +68,21 @@ def transcribe(
     files = {"--srt": srt, "--vtt": vtt, "--json": as_json}
     if len(to_stdout := [name for name, path in files.items() if path == STDOUT]) > 1:
         raise SettingsError(to_stdout[1], f"{to_stdout[0]} goes to the output already; name a file for one of them")
+    _check_written(srt, vtt, as_json)
     quiet()
-    asyncio.run(
-        _transcribe(
-            settings,
-            file,
-            url is not None,
-            lambda transcript: _write(transcript, srt=srt, vtt=vtt, as_json=as_json),
-            language=language,
-            realtime=realtime,
-            raw=raw,
-            text=not to_stdout,
+    with readers_may_go():
+        asyncio.run(
+            _transcribe(
+                settings,
+                file,
+                url is not None,
+                lambda transcript: _write(transcript, srt=srt, vtt=vtt, as_json=as_json),
+                language=language,
+                realtime=realtime,
+                raw=raw,
+                text=not to_stdout,
+            )
         )
-    )
 
 
 async def _transcribe(
@@ -165,9 +168,11 @@ def talk(
         raise SettingsError("FILE", "nothing is said; name a sound file, or write a line with --text")
     if interrupt_with and not files:
         raise SettingsError("--interrupt-with", "there is no spoken FILE whose reply could be interrupted")
+    _check_written(output, as_json)
     quiet()
     script = Script(tuple(files or ()), tuple(text or ()), interrupt_with, after)
-    asyncio.run(_talk(settings, script, url is not None, language=language, output=output, as_json=as_json))
+    with readers_may_go():
+        asyncio.run(_talk(settings, script, url is not None, language=language, output=output, as_json=as_json))
 
 
 async def _talk(
@@ -191,6 +196,14 @@ async def _talk(
                 talk.write_reply(output)
             if as_json is not None:
                 _put(as_json, json.dumps(talk.figures(), indent=2, ensure_ascii=False) + "\n")
+
+
+def _check_written(*paths: Path | None) -> None:
+    """What takes long is not to be lost at its end."""
+    from apps.voice.audio import UnwritableFile
+
+    if fault := unwritable(path for path in paths if path != STDOUT):
+        raise UnwritableFile(str(fault[0]), fault[1])
 
 
 def _check_asr(asr: str | None, url: str | None) -> None:

@@ -116,7 +116,7 @@ class Recording:
             except av.InvalidDataError:
                 self._damaged.append(self._decoded_s)
                 continue
-            yield from (frame for frame in frames if isinstance(frame, av.AudioFrame))
+            yield from frames
 
 
 @contextmanager

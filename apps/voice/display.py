@@ -21,6 +21,14 @@ LONG_S = 10.0
 """A shorter recording has no bar."""
 
 
+class Output(Console):
+    """A console that says so where nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the BrokenPipeError that is being handled to the command."""
+        raise  # noqa: PLE0704 - rich calls this where it handles one
+
+
 class Display:
     """Shows a transcript; `text` says whether the final lines are written, too."""
 
@@ -29,7 +37,7 @@ class Display:
         self._seconds, self._text = seconds, text
         self._written = 0
         self._on_terminal = sys.stdout.isatty() and text
-        self._console = Console(stderr=not self._on_terminal)
+        self._console = Output(stderr=not self._on_terminal)
         self._live: Live | None = None
         self._bar = Progress(
             TextColumn("[dim]{task.fields[at]}"), BarColumn(32), TimeElapsedColumn(), console=self._console

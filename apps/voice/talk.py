@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from apps.unstoppable import in_thread
 from apps.voice.audio import whole, write_wav
 from apps.voice.client import BYTES_PER_SAMPLE, Call, Microphone
+from apps.voice.display import Output
 from apps.voice.exchange import SETTLED_S, Exchange, ExchangeFailed, NothingHeard, Reply
 from apps.voice.transcript import Utterance
 from pipeline.voice import RATE
@@ -41,9 +42,9 @@ class Shown:
     """The exchange on a terminal, growing; elsewhere its lines when they are complete."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Output(highlight=False, soft_wrap=True)
         self._notes = (
-            self._console if self._console.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
+            self._console if self._console.is_terminal else Output(stderr=True, highlight=False, soft_wrap=True)
         )
         self._live: Live | None = None
         self._written: set[str] = set()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+from asyncio.subprocess import PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ from pipeline.errors import SettingsError
 from tests.apps.voice.fake import Gateway
 from tests.apps.voice.sounds import silence, tone, wav
 
+ROOT = Path(__file__).parents[3]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 SPOKEN = tone(0.2) + silence(0.4)
 
 
@@ -72,7 +77,22 @@ async def test_errors_name_the_file(tmp_path: Path) -> None:
         told = await penstock("transcribe", wav(tmp_path / "a.wav", SPOKEN), "--url", url, "--srt", nowhere)
     assert isinstance(told.exception, UnwritableFile)
     assert "a.srt" in str(told.exception)
-    assert told.stdout == "yes\n"
+    assert told.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["transcribe", "--srt", "-"], ["transcribe"], ["talk"]])
+async def test_nobody_reads_the_output(tmp_path: Path, arguments: list[str]) -> None:
+    """Then the command ends without a word, with the status that shells give to that."""
+    path = wav(tmp_path / "a.wav", 2 * SPOKEN)
+    async with gateway("how much is it", "thank you") as url:
+        command = [sys.executable, "-m", "apps.cli", arguments[0], str(path), "--url", url, *arguments[1:]]
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "wb") as nowhere:
+            program = await create_subprocess_exec(*command, stdout=nowhere, stderr=PIPE, cwd=tmp_path, env=ENVIRONMENT)
+            async with asyncio.timeout(30):
+                _, complaints = await program.communicate()
+    assert (program.returncode, complaints) == (141, b"")
 
 
 async def test_an_exchange(tmp_path: Path) -> None:
