@@ -13,8 +13,8 @@ from pipeline.errors import BusUnavailable
 from pipeline.headers import CLAIM, EPOCH
 from pipeline.journal import Fence
 from pipeline.messages import Delta, Done, Finished, Message, Tokens, Told, Turn
-from pipeline.topics import REPLIES, TOKENS, TURNS
-from pipeline.voice import Transcribed
+from pipeline.topics import REPLIES, SPEECH_OUT, TOKENS, TURNS
+from pipeline.voice import Sentence, Spoken, Transcribed
 
 READ_S = 120.0
 """Seconds for one partition."""
@@ -58,16 +58,42 @@ class Logged:
 
 
 @dataclass
+class Said:
+    """A spoken answer in the log: its sentences by their number, and how far its sound stands there (samples).
+
+    `changed` are sentences that stand there twice and differ, `holes` counts pieces of sound before which some is
+    missing, and `copies` the samples that stand there more than once: a takeover's price, left out by the gateway.
+    """
+
+    sentences: dict[int, Sentence] = field(default_factory=dict)
+    changed: list[int] = field(default_factory=list)
+    samples: int = 0
+    copies: int = 0
+    holes: int = 0
+    over: bool = False
+
+
+class Sound(NamedTuple):
+    """How an answer must sound: how many samples, and in words how what was heard differs from it, if it does."""
+
+    samples: int
+    apart: str
+
+
+@dataclass
 class Audit:
     """All of the log: its turns, and when each claim of a partition of tokens was made (seconds since 1970).
 
-    `heard` are all final transcripts of a turn of speech, by (session, item).
+    `heard` are all final transcripts of a turn of speech, by (session, item), `said` the answers that were spoken, and
+    `sounds` what is known of their sound.
     """
 
     turns: defaultdict[Id, Logged] = field(default_factory=lambda: defaultdict(Logged))
     claims: dict[tuple[int, str], float] = field(default_factory=dict)
     fenced: int = 0
     heard: defaultdict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    said: defaultdict[Id, Said] = field(default_factory=lambda: defaultdict(Said))
+    sounds: dict[Id, Sound] = field(default_factory=dict)
 
 
 async def audit(bus: Bus) -> Audit:
@@ -77,7 +103,7 @@ async def audit(bus: Bus) -> Audit:
         BusUnavailable: it cannot be read to its end.
     """
     found = Audit()
-    for topic, note in ((TURNS, _turn), (TOKENS, _tokens), (REPLIES, _reply)):
+    for topic, note in ((TURNS, _turn), (TOKENS, _tokens), (SPEECH_OUT, _sentence), (REPLIES, _reply)):
         for number in range(await bus.partitions(topic.name)):
             fence = Fence()
             async for record in whole(bus, Part(topic.name, number)):
@@ -136,10 +162,28 @@ def _tokens(found: Audit, record: Record) -> None:
             logged.changed.append(number)
 
 
+def _sentence(found: Audit, record: Record) -> None:
+    message: Sentence = SPEECH_OUT.decode(record.value)
+    said = found.said[message.session, message.turn]
+    first = said.sentences.setdefault(message.index, message)
+    if (first.at, first.text, first.last) != (message.at, message.text, message.last):
+        said.changed.append(message.index)
+
+
+def _spoken(said: Said, piece: Spoken) -> None:
+    end = piece.at + len(piece.data) // 2  # callers get PCM
+    said.holes += piece.at > said.samples
+    said.copies += max(0, min(said.samples, end) - piece.at)
+    said.samples = max(said.samples, end)
+    said.over = said.over or piece.last
+
+
 def _reply(found: Audit, record: Record) -> None:
     message: Message = REPLIES.decode(record.value)
     if isinstance(message, Transcribed):
         found.heard[message.session, message.item].append(message.text)
+    elif isinstance(message, Spoken):
+        _spoken(found.said[message.session, message.turn], message)
     if not (message.turn and isinstance(message, Delta | Finished | Told)):
         return
     logged = found.turns[message.session, message.turn]

@@ -130,7 +130,7 @@ class Deployment:
         secret.write_text(secrets.token_hex(32))
         sections: dict[str, dict[str, object]] = {
             "gateway": {"secret": f"file:{secret}"},  # the same for all, so that clients come back to any
-            "gateway.audio": {"hears": bool(plan.voices)},
+            "gateway.audio": {"hears": bool(plan.voices), "speaks": bool(plan.voices)},
             "asr": {"model": plan.asr},
             "kafka": {"bootstrap": self.kafka.bootstrap, "topic_prefix": self.kafka.topic_prefix},
             "model": {"name": plan.model, "pace_s": plan.pace, "disk_mb": 0},

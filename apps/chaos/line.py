@@ -50,7 +50,7 @@ class Line:
     def __init__(
         self, urls: Sequence[str], at: int, noted: Noted, connected: Callable[[int], None] = lambda at: None
     ) -> None:
-        self._urls, self._noted, self._connected = urls, noted, connected
+        self._urls, self._noted, self.connected = urls, noted, connected
         self._at = at % len(urls)
         self._socket: ClientConnection | None = None
         self._last = ""
@@ -133,7 +133,7 @@ class Line:
                 self._at = (self._at + 1) % len(self._urls)
                 await asyncio.sleep(RETRY_S)
             else:
-                self._connected(self._at)
+                self.connected(self._at)
                 return
         raise SessionLost(f"no gateway took it within {BACK_S:.0f} s: {why}")
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from apps.parts import NAMES
+from apps.speaking import SPEAK
 from apps.speech import SPEECH
 from pipeline.errors import SettingsError
 
@@ -54,7 +55,7 @@ TEXTS = {
     Kind.LEAVE: "a gateway is told to stop (SIGTERM), and started again",
 }
 OF_A_STAGE = (Kind.KILL, Kind.PAUSE, Kind.FREEZE, Kind.DRAIN, Kind.REBALANCE)
-TWICE = ((Kind.KILL, "llm"), (Kind.KILL, SPEECH))
+TWICE = ((Kind.KILL, "llm"), (Kind.KILL, SPEECH), (Kind.KILL, SPEAK))
 """What stands in each round twice: the takeovers in which most is in hand."""
 
 
@@ -79,7 +80,7 @@ class Plan:
     `every` is the mean time between two faults, `pause` and `freeze` how long a stopped worker rests, `down` how long
     the broker and gateways stay away. `tokens` is the length of an answer at most, `pace` the rest after each token.
     `comparisons` is how often an LLM worker without supervisor is killed for comparison. `voices` are clients that
-    speak, and have `recordings` to play; `asr` names the recogniser.
+    speak and are spoken to, and have `recordings` to play; `asr` names the recogniser.
     """
 
     seed: int = 1
@@ -106,7 +107,7 @@ class Plan:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that serve."""
-        return (*NAMES, SPEECH) if self.voices else NAMES
+        return (*NAMES, SPEECH, SPEAK) if self.voices else NAMES
 
 
 class Question(NamedTuple):
@@ -150,20 +151,6 @@ def without_broker(plan: Plan) -> Plan:
     kinds = tuple(kind for kind in plan.kinds if kind is not Kind.BROKER)
     if not kinds:
         raise SettingsError("faults", "a broker that is given is not broken, and nothing else was chosen")
-    return replace(plan, kinds=kinds)
-
-
-def for_voices(plan: Plan) -> Plan:
-    """`plan` where clients speak: what is said while their gateway or the log is away, nobody could say again.
-
-    Raises:
-        SettingsError: nothing else is to be broken.
-    """
-    if not plan.voices:
-        return plan
-    kinds = tuple(kind for kind in plan.kinds if kind in OF_A_STAGE)
-    if not kinds:
-        raise SettingsError("faults", "with --voices only workers are broken, and none of that was chosen")
     return replace(plan, kinds=kinds)
 
 

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
 from typing import NamedTuple
 
 from apps.chaos.plan import Fault, Question
+from pipeline.voice import RATE
+
+DIGEST = 16
 
 
 class Piece(NamedTuple):
@@ -65,7 +70,7 @@ class Turn:
 
     def gateway(self, at: float) -> int | None:
         """The gateway that its client was connected to at that time."""
-        return next((number for since, number in reversed(self.via) if since <= at), None)
+        return gateway_at(self.via, at)
 
 
 @dataclass
@@ -96,17 +101,68 @@ class Heard:
         return f"{'/'.join(map(str, self.starts)) or '?'} to {'/'.join(map(str, self.stops)) or '?'} ms"
 
 
+def fingerprint(sound: bytes = b"") -> blake2b:
+    """By what sound is told apart, so that it need not be kept."""
+    return blake2b(sound, digest_size=DIGEST)
+
+
+class Sounded(NamedTuple):
+    """A piece of an answer's sound: when it came, how many samples there were with it, and the digest of all those."""
+
+    at: float
+    end: int
+    digest: bytes
+
+
+@dataclass
+class Answer:
+    """An answer to speech, as its client was told of it.
+
+    `words` is its transcript as it came, `said` as the end has it; `closed` counts how often its sound was said to be
+    over. `ends` are the statuses of all its ends, `code` why it failed.
+    """
+
+    ends: list[str] = field(default_factory=list)
+    code: str = ""
+    words: list[str] = field(default_factory=list)
+    said: str = ""
+    pieces: list[Sounded] = field(default_factory=list)
+    samples: int = 0
+    heard: blake2b = field(default_factory=fingerprint)
+    closed: int = 0
+
+    @property
+    def put_off(self) -> bool:
+        """Whether it was failed with a request to come back, because the log could not be written."""
+        return self.ends == ["failed"] and self.code == "log_unavailable"
+
+    def silences(self) -> list[tuple[float, float]]:
+        """(when it was over, its seconds) for each time that all had been heard before more came."""
+        found, begun = [], self.pieces[0].at if self.pieces else 0.0
+        for before, piece in pairwise(self.pieces):
+            if (late := piece.at - begun - before.end / RATE) > 0:
+                found.append((piece.at, late))
+                begun += late
+        return found
+
+
 @dataclass
 class Call:
-    """A recording that was played into a session. `answers` are the statuses of the ends that each answer had."""
+    """A recording that was played into a session: its turns of speech and the answers, by their ids.
+
+    `again` counts the samples that were sent once more, `via` are the gateways that it was connected to, and since
+    when.
+    """
 
     recording: int
     caller: int
     began: float
     session: str = ""
     turns: dict[str, Heard] = field(default_factory=dict)
-    answers: dict[str, list[str]] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    via: list[tuple[float, int]] = field(default_factory=list)
+    reconnects: int = 0
+    again: int = 0
     repeated_events: int = 0
     error: str = ""
     ended: float | None = None
@@ -153,6 +209,11 @@ class Record:
     repeated_events: int = 0
     seconds: float = 0.0
     zero: float = 0.0
+
+
+def gateway_at(via: Sequence[tuple[float, int]], at: float) -> int | None:
+    """The gateway that a client was connected to at that time."""
+    return next((number for since, number in reversed(via) if since <= at), None)
 
 
 def near(faults: Sequence[Struck], begin: float, end: float | None) -> list[Struck]:

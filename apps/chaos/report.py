@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apps.bench.report import Spread, machine, table
+from apps.chaos.answers import silences
 from apps.chaos.page import page
 from apps.chaos.run import Outcome
 from apps.chaos.spoken import Spoken
@@ -84,8 +85,14 @@ def _spoken(spoken: Spoken) -> Mapping[str, Any]:
         "words heard": spoken.words,
         "words lost / heard twice": f"{spoken.lost} / {spoken.repeated}",
         "equal to the undisturbed turn": f"{spoken.equal} of {spoken.compared}",
-        "answers to speech": spoken.answers,
         "transcripts said again by a new owner": spoken.again,
+        "reconnects of callers, and seconds they sent again": f"{spoken.reconnects}, {spoken.sent_again:.1f}",
+        "spoken answers": spoken.answers.answers,
+        "sounding as where nothing breaks": f"{spoken.answers.exact} of {spoken.answers.sounded}",
+        "seconds of answers heard / said again by a new owner": (
+            f"{spoken.answers.seconds:.0f} / {spoken.answers.again:.1f}"
+        ),
+        "spoken answers put off while the log was away": spoken.answers.put_off,
     }
 
 
@@ -97,6 +104,7 @@ def spreads(outcome: Outcome) -> Mapping[str, Mapping[str, Spread]]:
         "Kill -9 of a worker, from the signal to the next text": takeovers(verdict.gaps),
         "What that is made of in the LLM stage": steps(verdict.gaps, outcome.disturbed, outcome.log),
         "Answers that had not begun, from the fault to their first text": verdict.by_fault(verdict.waits),
+        "Silence in spoken answers": silences(outcome.disturbed, outcome.log),
     }
     if outcome.plain is not None:
         found["The same without supervisor and standby"] = takeovers(outcome.plain.gaps)

@@ -14,9 +14,10 @@ from apps.chaos.audit import Audit, audit
 from apps.chaos.calls import counted, recordings
 from apps.chaos.comparison import killed, mark
 from apps.chaos.deployment import Deployment, Place
-from apps.chaos.plan import Plan, for_voices, schedule, without_broker
+from apps.chaos.plan import Plan, schedule, without_broker
 from apps.chaos.program import NotReady
 from apps.chaos.record import Call, Record, Struck, Turn
+from apps.chaos.reference import compare
 from apps.chaos.striking import Striker
 from apps.chaos.traffic import Traffic
 from apps.chaos.verdict import Verdict, judged
@@ -76,7 +77,7 @@ async def run(plan: Plan, logs: Path, kafka: str | None, tell: Tell) -> Outcome:
     """
     private = Path(tempfile.mkdtemp(prefix="chaos-"))
     prefix = f"{private.name}-" if kafka else "chaos-"
-    plan = for_voices(without_broker(plan) if kafka else plan)
+    plan = without_broker(plan) if kafka else plan
     outcome = Outcome(plan, logs, left_out=LEFT_OUT.format(prefix) if kafka else "")
     try:
         async with AsyncExitStack() as stack:
@@ -118,6 +119,7 @@ async def _break(deployment: Deployment, outcome: Outcome, tell: Tell) -> None:
         clients.cancel()
     tell.phase("reading the log")
     outcome.log = await read(deployment)
+    await compare([*outcome.undisturbed.calls, *outcome.disturbed.calls], outcome.log)
     outcome.verdict = judged(outcome.undisturbed, outcome.disturbed, outcome.log)
 
 

@@ -132,7 +132,7 @@ def _breaks(verdict: Verdict, turn: Turn, undisturbed: Turn | None, logged: Logg
 
 def _silent(record: Record, log: Audit) -> list[Broken]:
     """Turns that were acknowledged in the log, of clients of this run, and never ended there."""
-    sessions = {turn.session for turn in record.turns}
+    sessions = {turn.session for turn in record.turns} | {call.session for call in record.calls}
     return [
         Broken("what is acknowledged ends", f"session {session}, turn {turn}", "no end of it stands in the log", ())
         for (session, turn), logged in log.turns.items()

@@ -42,7 +42,7 @@ def chaos(
     ] = "",
     pace: Annotated[float, typer.Option("--pace", min=0.0, help="Seconds that an answer rests after a token.")] = 0.08,
     voices: Annotated[
-        int, typer.Option("--voices", min=0, help="Clients that speak, all the time; then only workers are broken.")
+        int, typer.Option("--voices", min=0, help="Clients that speak and are spoken to, all the time.")
     ] = 0,
     asr: Annotated[str, typer.Option("--asr", help="As with `penstock up`.", show_default="demo")] = "",
     json: Annotated[Path | None, typer.Option("--json", help="Write the report to this file, too.")] = None,

@@ -10,7 +10,8 @@ from apps.chaos.audit import Logged, audit
 from pipeline.headers import CLAIM, EPOCH
 from pipeline.memory import MemoryBus
 from pipeline.messages import Delta, Done, Finished, Message, Tokens, Told, Turn, Usage, Utterance
-from pipeline.topics import REPLIES, TOKENS, TURNS, Topic
+from pipeline.topics import REPLIES, SPEECH_OUT, TOKENS, TURNS, Topic
+from pipeline.voice import Sentence, Spoken
 
 ID = ("sess_1", "resp_1")
 
@@ -89,3 +90,18 @@ async def test_tokens_that_the_end_counts_and_nobody_finds_are_missing(bus: Memo
     await say(bus, TOKENS, Done(*ID, reason="stop", usage=Usage(output_tokens=3)))
     await say(bus, REPLIES, Delta(*ID, at=2, text="lo", index=2))
     assert ((found := await logged(bus)).missing, found.holes) == (2, 1)
+
+
+async def test_a_spoken_answer_is_found_with_its_sentences_and_samples(bus: MemoryBus) -> None:
+    """What a takeover says again is counted; a sentence that was cut otherwise, and a hole, are told."""
+    for sentence in (Sentence(*ID, 0, 0, "Hi."), Sentence(*ID, 1, 3, "", last=True)):
+        await say(bus, SPEECH_OUT, sentence)
+    for piece in (Spoken(*ID, 0, b"abcd"), Spoken(*ID, 0, b"abcdef"), Spoken(*ID, 3, last=True)):
+        await say(bus, REPLIES, piece)
+    found = (await audit(bus)).said[ID]
+    assert (list(found.sentences), found.samples, found.copies, found.holes, found.changed) == ([0, 1], 3, 2, 0, [])
+
+    await say(bus, SPEECH_OUT, Sentence(*ID, 0, 0, "Hi. Oh."))
+    await say(bus, REPLIES, Spoken(*ID, 5, b"ab"))
+    found = (await audit(bus)).said[ID]
+    assert (found.changed, found.holes) == ([0], 1)

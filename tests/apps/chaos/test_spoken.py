@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import pytest
 
 from apps.chaos.audit import Audit
-from apps.chaos.record import Call, Heard, Record
+from apps.chaos.record import Answer, Call, Heard, Record
 from apps.chaos.spoken import judged_calls, words_apart
 from tests.apps.chaos.runs import struck
 
@@ -24,7 +23,7 @@ def heard(number: int, text: str) -> Heard:
 def call(session: str = "sess_1") -> Call:
     """A call in which all went well."""
     turns = {turn.item: turn for turn in (heard(n, text) for n, text in enumerate(SAID))}
-    answers = {"resp_0": ["completed"], "resp_1": ["incomplete"]}
+    answers = {"resp_0": Answer(["completed"]), "resp_1": Answer(["incomplete"])}
     return Call(0, 1, began=0.0, session=session, turns=turns, answers=answers, ended=12.0)
 
 
@@ -45,7 +44,7 @@ def test_a_call_as_where_nothing_breaks_is_well() -> None:
     found = judged_calls(Record(calls=[right]), Record(calls=[got], faults=[struck(3.0)]), log)
 
     assert not found.broken
-    assert (found.calls, found.turns, found.words, found.answers, found.again) == (1, 2, 10, 2, 1)
+    assert (found.calls, found.turns, found.words, found.answers.answers, found.again) == (1, 2, 10, 2, 1)
     assert (found.equal, found.compared, found.lost, found.repeated) == (2, 2, 0, 0)
 
 
@@ -64,9 +63,9 @@ def _of(item: str) -> Callable[[Call], Heard]:
         (lambda one: setattr(one.turns["item_0"], "error", "deaf"), "a transcript", "deaf"),
         (lambda one: setattr(one, "error", "hung up"), "a call to its end", "hung up"),
         (lambda one: setattr(one, "repeated_events", 3), "no event comes twice", "3 events"),
-        (lambda one: one.answers["resp_0"].append("completed"), "one terminal event", "resp_0 has 2"),
-        (lambda one: one.answers["resp_0"].clear(), "one terminal event", "resp_0 has 0"),
-        (lambda one: one.answers.update(resp_0=["failed"]), "an answer", "ended as failed"),
+        (lambda one: one.answers["resp_0"].ends.append("completed"), "one terminal event", "resp_0: 2 of them"),
+        (lambda one: one.answers["resp_0"].ends.clear(), "one terminal event", "resp_0: 0 of them"),
+        (lambda one: one.answers.update(resp_0=Answer(["failed"])), "an answer", "ended as failed"),
         (lambda one: one.answers.clear(), "an answer", "nothing that was said was answered"),
         (lambda one: one.turns.pop("item_1"), "the undisturbed turns", "none at 5000 to 7000 ms"),
         (lambda one: one.turns.update(x=heard(2, "more")), "the undisturbed turns", "one more at 10000 to 12000"),
@@ -78,7 +77,7 @@ def _of(item: str) -> Callable[[Call], Heard]:
 def test_what_is_not_as_it_must_be_is_named(change: Callable[[Call], object], guarantee: str, how: str) -> None:
     """With the guarantee, the call, and the fault about it."""
     right, got = call("sess_0"), call()
-    log = log_of(right, got, deepcopy(got))
+    log = log_of(right, call())
     change(got)
     got.turns.pop("nothing", None)
     log.heard.update(log_of(got).heard)
