@@ -184,8 +184,8 @@ class Told(Message, frozen=True):
     waited are not waiting any more. `line` is one that waits from here on, and `refused` are the code and the message
     with which another one will be refused when it is its turn. `audio` names the stream that the session's audio is in,
     and how far that has come at least, `heard_at` when it had, in seconds since 1970. `wanted` is a response that waits
-    until it can begin, and `served` says that the one that waited has begun, or never will. No more is told of the
-    response that it `cuts` off, nor of its audio: its id, and why.
+    until it can begin, and `served` says that the one that waited has begun, or never will; both are of those `beside`
+    the conversation, if so. No more is told of the response that it `cuts` off, nor of its audio: its id, and why.
     """
 
     events: tuple[dict[str, Any], ...]
@@ -200,6 +200,7 @@ class Told(Message, frozen=True):
     served: bool = False
     cuts: tuple[str, str] | None = None
     heard_at: float = 0.0
+    beside: bool = False
 
 
 class Claimed(Message, frozen=True):

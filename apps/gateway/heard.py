@@ -50,8 +50,9 @@ class Hearing(msgspec.Struct, omit_defaults=True):
     """All that is known of what is heard, for a snapshot.
 
     `stream` is the stream that the audio is in, and `position` how far the audio has come at least. `wanted` is a
-    response that waits until it can begin. `heard_to` is where the last turn that was found ended, in which stream.
-    `begins` is where that begins which is no turn yet, `noted_at` when the log was told of the position.
+    response that waits until it can begin, and so are those `beside` the conversation. `heard_to` is where the last
+    turn that was found ended, in which stream. `begins` is where that begins which is no turn yet, `noted_at` when the
+    log was told of the position.
     """
 
     stream: str = ""
@@ -63,3 +64,4 @@ class Hearing(msgspec.Struct, omit_defaults=True):
     heard_to: tuple[str, int] = ("", 0)
     begins: int = 0
     noted_at: float = 0.0
+    beside: tuple[dict[str, Any], ...] = ()

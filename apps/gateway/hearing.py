@@ -21,11 +21,10 @@ from apps.gateway.metrics import VoiceMetrics
 from apps.gateway.speaking import MS
 from apps.gateway.streams import aside
 from apps.gateway.voices import answers, transcribes
+from apps.gateway.waiting import Waiting
 from pipeline.messages import Finished, Message, Problem, Told
 from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript
 
-WANTED: Mapping[str, Any] = {"type": "response.create"}
-"""The response that a turn of speech asks for."""
 SILENT = Problem("transcription_failed", "the stream of audio has ended before its transcript was there")
 
 
@@ -41,7 +40,7 @@ class Ears:
         self.view: Mapping[str, Any] = {}
         self.stream, self.position, self.begins = "", 0, 0
         self.noted_at = 0.0
-        self.wanted: dict[str, Any] | None = None
+        self.waiting = Waiting()
         self.metrics: VoiceMetrics | None = None
         self.ended_at: dict[str, float] = {}
         self.last_ended_at: float | None = None
@@ -54,14 +53,16 @@ class Ears:
 
     def state(self) -> Hearing | None:
         """All that is known, for a snapshot; None: nothing was ever heard."""
-        if not (self.stream or self._turns or self._over or self.wanted):
+        if not (self.stream or self._turns or self._over or self.waiting.wanted):
             return None
-        kept = dict(self._turns), tuple(self._over), dict(self._early), self.wanted
-        return Hearing(self.stream, self.position, *kept, self._heard_to, self.begins, self.noted_at)
+        kept = dict(self._turns), tuple(self._over), dict(self._early), self.waiting.wanted
+        beside = tuple(self.waiting.beside)
+        return Hearing(self.stream, self.position, *kept, self._heard_to, self.begins, self.noted_at, beside)
 
     def restore(self, state: Hearing) -> None:
         """Go on from a snapshot."""
-        self.stream, self.position, self.wanted = state.stream, state.position, state.wanted
+        self.stream, self.position, self.waiting.wanted = state.stream, state.position, state.wanted
+        self.waiting.beside.extend(state.beside)
         self._turns.update(state.turns)
         self._over.extend(state.over)
         self._early.update(state.early)
@@ -123,9 +124,7 @@ class Ears:
         if told.audio is not None:
             self.stream, at = told.audio
             self.position, self.noted_at = max(self.position, at), told.heard_at
-        if told.served:
-            self.wanted = None
-        self.wanted = told.wanted or self.wanted
+        self.waiting.told(told)
         made: list[Event] = []
         for event in told.events:
             if event["type"] in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
@@ -225,7 +224,7 @@ class Ears:
             return made  # deleted meanwhile
         made += [events.deleted(gone) for gone in self._talk.finish(transcribed(item, message.text))]
         if by_itself and answers(self.view) and not blank(message.text):
-            self.wanted = self.wanted or {**WANTED}
+            self.waiting.speak()
         return [*made, *self._completed(turn, message)]
 
     def _end_before(self, commit: Heard) -> list[Event]:

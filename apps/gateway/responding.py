@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,13 +16,13 @@ from apps.gateway.config import SessionConfig
 from apps.gateway.context import check_metadata, context
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
-from apps.gateway.hearing import WANTED
-from apps.gateway.items import new_id, untranscribed
+from apps.gateway.items import Item, new_id, untranscribed
 from apps.gateway.protocols.realtime import error_event
 from apps.gateway.refusal import LIMITED, Refusal, shutting_down
 from apps.gateway.saying import Saying
 from apps.gateway.terms import Terms
 from apps.gateway.turns import Turns
+from apps.gateway.waiting import WANTED
 from pipeline.messages import Finished, Turn, Voice
 from pipeline.telemetry import new_traceparent
 
@@ -37,13 +38,15 @@ class Responding:
         self._serving: dict[str, Any] | None = None
         self._coming: dict[str, Any] | None = None
         self._dropped: dict[str, Any] | None = None
+        self._waiting_on = account.ears.waiting
+        self._beside: list[dict[str, Any]] = []
 
     @property
     def _waiting(self) -> dict[str, Any] | None:
         """What was asked for and waits, also while that is still on its way into the log."""
         if not self._say.on_the_way:
             self._coming = self._dropped = None
-        wanted = self._account.ears.wanted
+        wanted = self._waiting_on.wanted
         return self._coming or (None if wanted == self._dropped else wanted)
 
     def check_open(self) -> None:
@@ -65,8 +68,12 @@ class Responding:
         if self._config.transcription:
             raise Refusal("invalid_value", "this session only transcribes: it makes no responses", param="type")
         options = command.response or c.ResponseOptions()
+        self._turns.silenced = ""
+        if options.conversation == "none":
+            self._ask_beside(command, options)
+            return
         current = self._turns.current
-        if options.conversation == "none" or not (self._unheard or (current and current.cancelled)):
+        if not (self._unheard or (current and current.cancelled)):
             self.begin(options)
             return
         waiting = self._waiting
@@ -77,39 +84,70 @@ class Responding:
         self._coming = msgspec.to_builtins(command)
         self._say.tell(wanted=self._coming)
 
+    def _ask_beside(self, command: c.ResponseCreate, options: c.ResponseOptions) -> None:
+        """Begin a response beside the conversation, once it is known what is said in what it is made from."""
+        if not any(untranscribed(item) for item in self._made_from(options)):
+            self.begin(options)
+            return
+        self._check_room(beside=True, waiting=len(self._waiting_on.beside))
+        check_metadata(options.metadata)
+        self._config.sampling(options)
+        self._say.tell(wanted=msgspec.to_builtins(command), beside=True)
+
+    def _made_from(self, options: c.ResponseOptions) -> Iterable[Item]:
+        """The items of the conversation that a response is made from."""
+        if options.input is None:
+            return self._talk.draft
+        known = (self._talk.draft.get(one.id) for one in options.input if isinstance(one, c.ReferenceItem))
+        return (item for item in known if item is not None)
+
     @property
     def _unheard(self) -> bool:
         """Whether something was said, or is on its way into the log, of which it is not known what it is."""
         return any(untranscribed(item) for item in self._talk.draft)
 
     def go_on(self) -> None:
-        """Begin the response that waited, if nothing has to come first any more."""
-        ears = self._account.ears
-        wanted = ears.wanted
+        """Begin the responses that waited, if nothing has to come first any more."""
+        self._go_on_beside()
+        ears, wanted = self._account.ears, self._waiting_on.wanted
         if wanted is None or wanted is self._serving or not self._waiting:
             return
         if self._turns.current is not None or self._unheard:
             return
-        spoken = wanted == WANTED
-        if spoken and ears.speaking and voices.interrupts(ears.view):
+        if wanted == WANTED and ears.speaking and voices.interrupts(ears.view):
             return
         self._serving = wanted
+        self._serve(wanted, beside=False)
+
+    def _go_on_beside(self) -> None:
+        waiting = self._waiting_on.beside
+        self._beside = [one for one in self._beside if any(one is other for other in waiting)]
+        for wanted in [*waiting][len(self._beside) :]:
+            command = msgspec.convert(wanted, c.ResponseCreate)
+            if any(untranscribed(item) for item in self._made_from(command.response or c.ResponseOptions())):
+                return
+            self._beside.append(wanted)
+            self._serve(wanted, beside=True)
+
+    def _serve(self, wanted: dict[str, Any], *, beside: bool) -> None:
+        """Begin a response that waited; what cannot begin any more is told, and waits no longer."""
         command = msgspec.convert(wanted, c.ResponseCreate)
+        heard_at = None if beside else self._account.ears.last_ended_at
         try:
             self.check_open()
-            self.begin(command.response or c.ResponseOptions(), heard_at=ears.last_ended_at)
+            self.begin(command.response or c.ResponseOptions(), heard_at=heard_at, waited=True)
         except Refusal as refusal:
             self._terms.metrics.errors.labels(refusal.code).inc()
-            self._say.tell(error_event(refusal.about(command.event_id)), served=True)
+            self._say.tell(error_event(refusal.about(command.event_id)), served=True, beside=beside)
 
-    def begin(self, options: c.ResponseOptions, heard_at: float | None = None) -> None:
-        """Begin a response now; `heard_at` is when that ended which it answers.
+    def begin(self, options: c.ResponseOptions, *, heard_at: float | None = None, waited: bool = False) -> None:
+        """Begin a response now; `heard_at` is when that ended which it answers, and `waited` says that it did.
 
         Raises:
             Refusal: it cannot be begun.
         """
         beside = options.conversation == "none"
-        self._check_room(beside=beside)
+        self._check_room(beside=beside, waiting=0 if waited else len(self._waiting_on.beside))
         check_metadata(options.metadata)
         sampling = self._config.sampling(options)
         said = context(self._config, self._talk.draft, self._terms.settings, options)
@@ -125,8 +163,9 @@ class Responding:
             {"type": "response.created", "response": view},
             {"type": "rate_limits.updated", "rate_limits": self._terms.rates()},
         )
-        served = not beside and self._account.ears.wanted is not None
-        told = self._say.told(acknowledgement, turn=answer.id, ends_at=time.time() + timeout, served=served)
+        served = waited if beside else self._waiting_on.wanted is not None
+        more = {"ends_at": time.time() + timeout, "served": served, "beside": beside and waited}
+        told = self._say.told(acknowledgement, turn=answer.id, **more)
         turn = Turn(self._session, answer.id, said, sampling=sampling, model=self._account.model, voice=voice)
         self._turns.start(answer, turn, told, self._terms.trace or new_traceparent())
 
@@ -140,11 +179,11 @@ class Responding:
             audio=voices.shown(voice) if voice else None,
         )
 
-    def _check_room(self, *, beside: bool) -> None:
+    def _check_room(self, *, beside: bool, waiting: int) -> None:
         if not beside and (current := self._turns.current):
             raise _active(current.id)
-        if beside and self._turns.beside >= self._terms.settings.max_responses - 1:
-            why = f"{self._turns.beside} responses are under way beside the conversation, which is the most that may be"
+        if beside and (count := self._turns.beside + waiting) >= self._terms.settings.max_responses - 1:
+            why = f"{count} responses are under way beside the conversation, which is the most that may be"
             raise Refusal("too_many_responses", why, kind=LIMITED, retry_after=1.0)
 
     def cancel(self, response_id: str | None) -> None:

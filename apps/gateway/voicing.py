@@ -12,7 +12,6 @@ from apps.gateway.account import Account
 from apps.gateway.config import SessionConfig
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
-from apps.gateway.hearing import WANTED
 from apps.gateway.items import heard, is_sound, new_id
 from apps.gateway.microphone import Microphone
 from apps.gateway.protocols.realtime import error_event
@@ -23,6 +22,7 @@ from apps.gateway.streams import aside
 from apps.gateway.terms import Terms
 from apps.gateway.turns import Turns
 from apps.gateway.voices import idle_timeout_ms, listening
+from apps.gateway.waiting import WANTED
 from pipeline.messages import Finished, Message, Problem
 from pipeline.voice import RATE, SpeechStarted, SpeechStopped, Transcribed, Transcript
 
@@ -195,7 +195,7 @@ class Voicing:
         """Since when nobody has said anything, if that is long enough to be answered; by the audio's own time."""
         ears, since = self._account.ears, self._turns.quiet_from
         limit = idle_timeout_ms(ears.view)
-        waits = len(self._turns) or ears.speaking or ears.pending or ears.wanted
+        waits = len(self._turns) or ears.speaking or ears.pending or ears.waiting.wanted
         if limit is None or since is None or waits or now < since:
             self._silent_since = None
             return None

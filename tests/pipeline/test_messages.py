@@ -101,6 +101,7 @@ EXAMPLES: list[Message] = [
         True,
         ("resp_1", "client_cancelled"),
         1763760000.5,
+        beside=True,
     ),
     Claimed("s", "", "owner", audio=("audio_1", 48_000)),
     Snapshot("s", "", "owner", b"\xc1", 7, (6, 2)),

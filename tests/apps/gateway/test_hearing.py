@@ -262,7 +262,7 @@ def test_a_response_waits_for_the_transcript() -> None:
 
 
 def test_only_one_response_waits() -> None:
-    """A second one that would have to wait is refused, and one beside the conversation does not wait."""
+    """A second one that would have to wait is refused, and one beside the conversation waits for itself."""
     desk = VoiceDesk()
     desk.listen(turn_detection=None)
     desk.hear()
@@ -271,11 +271,55 @@ def test_only_one_response_waits() -> None:
 
     error = error_of(desk.send("response.create", event_id="second"))
     beside = desk.send("response.create", response={"conversation": "none", "instructions": "Hi."})
-    desk.transcribed(item, "hello")
+    told = desk.transcribed(item, "hello")
 
     assert (error["code"], error["event_id"]) == ("conversation_already_has_active_response", "second")
-    assert types(beside) == BEGUN
-    assert len(desk.turns) == 2
+    assert beside == []
+    assert types(told[1:]) == BEGUN * 2
+    assert sorted([u.text for u in turn.conversation] for turn in desk.turns) == [["Hi.", "hello"], ["hello"]]
+
+
+def test_what_is_made_of_nothing_that_was_said_does_not_wait() -> None:
+    """A response beside the conversation that brings its own input begins at once, unless that refers to speech."""
+    desk = VoiceDesk()
+    desk.listen(turn_detection=None)
+    desk.hear()
+    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
+    own = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "own"}]}
+
+    at_once = desk.send("response.create", response={"conversation": "none", "input": [own]})
+    reference = {"type": "item_reference", "id": item}
+    later = desk.send(
+        "response.create", response={"conversation": "none", "input": [reference], "metadata": {"n": "1"}}
+    )
+    told = desk.transcribed(item, "hello")
+
+    assert types(at_once) == BEGUN
+    assert later == []
+    assert types(told[1:]) == BEGUN
+    assert told[1]["response"]["metadata"] == {"n": "1"}
+    assert [[u.text for u in turn.conversation] for turn in desk.turns] == [["own"], ["hello"]]
+
+
+def test_those_that_wait_beside_the_conversation_are_bounded() -> None:
+    """They count as under way; each is told once, also one that cannot begin any more when its time has come."""
+    desk = VoiceDesk(max_responses=3)
+    desk.listen(turn_detection=None)
+    desk.hear()
+    item = desk.send("input_audio_buffer.commit")[0]["item_id"]
+    gone = {"conversation": "none", "input": [{"type": "item_reference", "id": item}]}
+    desk.send("response.create", event_id="mine", response=gone)
+    desk.send("response.create", response={"conversation": "none"})
+    error = error_of(desk.send("response.create", response={"conversation": "none"}))
+
+    desk.send("conversation.item.delete", item_id=item)
+    desk.say("something else")
+    told = desk.later(1)
+
+    assert error["code"] == "too_many_responses"
+    assert [event["error"]["event_id"] for event in desk.told.events if event["type"] == "error"][1:] == ["mine"]
+    assert len(desk.turns) == 1
+    assert told == desk.later(2) == []
 
 
 def test_a_response_that_waited_and_cannot_begin_is_refused_once() -> None:

@@ -54,6 +54,7 @@ def talk(desk: VoiceDesk) -> None:
     desk.hear(300)
     committed = desk.send("input_audio_buffer.commit", event_id="commit")[0]["item_id"]
     desk.send("response.create", event_id="later", response={"metadata": {"k": "v"}})
+    desk.send("response.create", event_id="aside", response={"conversation": "none"})
     remember(desk)
     desk.transcribed(committed, "by hand")
     second = desk.turns[-1]
