@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.bench.report import Spread
 from apps.chaos.plan import TEXTS, Plan
-from apps.chaos.record import Record, Struck, Turn
+from apps.chaos.record import Answer, Call, Record, Struck, Turn
 from apps.chaos.words import Broken
 
 SCALE, LEAST, MOST = 9.0, 1000.0, 16.0
@@ -50,8 +50,8 @@ svg .wait { fill: var(--wait) } svg .gap { fill: var(--gap) } svg .bad { fill: v
 """
 
 KEY = (
-    ("--turn", "text is streaming"),
-    ("--wait", "asked, no text yet"),
+    ("--turn", "text or sound is streaming"),
+    ("--wait", "asked, no text yet; heard of a caller"),
     ("--gap", "the answer stands still"),
     ("--bad", "a guarantee broke"),
     ("--fault", "a fault, until all serve again"),
@@ -160,7 +160,7 @@ class Timeline:
     def __init__(self, record: Record, plan: Plan, broken: frozenset[str]) -> None:
         self._record, self._plan, self._broken = record, plan, broken
         self._scale = max(SCALE, min(MOST, LEAST / max(1.0, record.seconds)))
-        self._bottom = TOP + plan.clients * ROW + 6
+        self._bottom = TOP + (plan.clients + plan.voices) * ROW + 6
 
     def drawn(self) -> str:
         """The drawing."""
@@ -169,7 +169,9 @@ class Timeline:
             *(self._grid(second) for second in range(0, int(seconds) + 1, 10)),
             *(self._band(one) for one in record.faults),
             *(f'<text x="8" y="{_y(n) + 11}">client {n}</text>' for n in range(self._plan.clients)),
+            *(f'<text x="8" y="{self._of(n) + 11}">caller {n}</text>' for n in range(self._plan.voices)),
             *(mark for turn in record.turns for mark in self._turn(turn)),
+            *(mark for call in record.calls for mark in self._call(call)),
             *(self._strike(one) for one in record.faults),
         ]
         size = f'width="{self._x(seconds) + 80:.0f}" height="{self._bottom + 20}"'
@@ -206,6 +208,30 @@ class Timeline:
         for at, later in pairwise(times):
             if later - at > max(SHOWN_GAP_S, PACES * self._plan.pace):
                 yield self._bar("gap", at, later, y + 2, BAR - 4, f"{later - at:.2f} s without text")
+
+    def _of(self, caller: int) -> int:
+        """The place of a caller, below all clients."""
+        return _y(self._plan.clients + caller)
+
+    def _call(self, call: Call) -> Iterator[str]:
+        """What the caller said, as it was heard, and what was answered."""
+        y = self._of(call.caller)
+        if call.label in self._broken:
+            yield self._bar("bad", call.began, call.ended or self._record.seconds, y + BAR, 2, call.label)
+        for turn in call.turns.values():
+            length = (turn.stops[0] - turn.starts[0]) / 1000 if turn.starts and turn.stops else 0.0
+            yield self._bar("wait", turn.at, turn.at + length, y + 3, BAR - 6, f"heard: {turn.text}")
+        for answer in call.answers.values():
+            yield from self._answer(answer, y)
+
+    def _answer(self, answer: Answer, y: float) -> Iterator[str]:
+        if not answer.pieces:
+            return
+        said = f"{answer.said}: {', '.join(answer.ends) or 'no end'}"
+        yield self._bar("turn", answer.pieces[0].at, answer.pieces[-1].at, y, BAR, said)
+        for over, seconds in answer.silences():
+            if seconds > SHOWN_GAP_S:
+                yield self._bar("gap", over - seconds, over, y + 2, BAR - 4, f"{seconds:.2f} s of silence")
 
     def _bar(self, kind: str, begin: float, end: float, y: float, height: float, said: str) -> str:
         place = f'x="{self._x(begin):.1f}" y="{y}" width="{max(1.0, (end - begin) * self._scale):.1f}"'

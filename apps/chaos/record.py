@@ -198,7 +198,8 @@ class Struck:
 class Record:
     """All of one run, whose clock began at `zero` (seconds since 1970).
 
-    `troubles` are what clients met that no turn has: a session that could not be resumed, say.
+    `troubles` are what clients met that no turn has: a session that could not be resumed, say. `late` is by how many
+    seconds the clients themselves were late at most: where the machine has no time for them, it has none for the rest.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -209,6 +210,7 @@ class Record:
     repeated_events: int = 0
     seconds: float = 0.0
     zero: float = 0.0
+    late: float = 0.0
 
 
 def gateway_at(via: Sequence[tuple[float, int]], at: float) -> int | None:

@@ -22,6 +22,8 @@ from apps.chaos.spoken import Spoken
 from apps.chaos.verdict import Verdict, steps, takeovers
 
 MOST_NAMED = 20
+LATE_S = 1.0
+"""Seconds by which the clients may be late before that is told."""
 
 
 def folder_for(chosen: Path | None) -> Path:
@@ -121,6 +123,8 @@ def subtitle(outcome: Outcome) -> list[str]:
     )
     if plan.voices:
         how += f" {plan.voices} clients speak; {plan.asr or 'the demo recogniser'} hears them."
+    if outcome.disturbed.late > LATE_S:
+        how += f" The clients themselves were late by up to {outcome.disturbed.late:.1f} s: the machine had no time."
     lines = [
         how,
         f"{where['cores']} cores of {where['cpu']}, load {where['load']}, Python {where['python']}, {where['date']}.",
@@ -139,6 +143,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "kept": not outcome.broken,
         **_counts(verdict),
         "reconnects": record.reconnects,
+        "late": round(record.late, 3),
         "faults": dict(sorted(Counter(one.fault.name for one in record.faults).items())),
         "seconds_by": {
             title: {name: _rounded(row) for name, row in rows.items()} for title, rows in spreads(outcome).items()

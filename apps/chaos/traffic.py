@@ -16,6 +16,7 @@ from apps.chaos.record import Record, Turn
 BACK_S = 2.0
 """When a question that was put off is asked again."""
 MOST_PUT_OFF = 10
+LOOK_S = 0.1
 
 Told = Callable[[Turn], None]
 """A turn is over."""
@@ -61,13 +62,23 @@ class Traffic:
 
     async def _play(self, orders: Sequence[Iterator[int]], calling: Coroutine[None, None, None]) -> None:
         self.began, self.record.zero = time.monotonic(), time.time()
+        watching = asyncio.create_task(self._watch_time())
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(calling)
                 for number, order in enumerate(orders):
                     tasks.create_task(self._client(number, order))
         finally:
+            watching.cancel()
+            await asyncio.wait([watching])
             self.record.seconds = self.clock()
+
+    async def _watch_time(self) -> None:
+        """Note how late the clients are woken."""
+        while True:
+            due = time.monotonic() + LOOK_S
+            await asyncio.sleep(LOOK_S)
+            self.record.late = max(self.record.late, time.monotonic() - due)
 
     async def _client(self, number: int, order: Iterator[int]) -> None:
         client = Client(number, self._urls, self.record, self.clock, tokens=self._plan.tokens)

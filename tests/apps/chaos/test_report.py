@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from apps.chaos.audit import Audit, Sound
 from apps.chaos.comparison import mark
 from apps.chaos.plan import Plan
+from apps.chaos.record import Call, Heard
 from apps.chaos.report import folder_for, tell
 from apps.chaos.run import Outcome
 from apps.chaos.verdict import judged
+from pipeline.voice import RATE
 from tests.apps.chaos.runs import ANSWER, log_of, record, struck, turn
+from tests.apps.chaos.test_answers import answer
 
 
 def outcome_of(*, broken: bool = False) -> Outcome:
@@ -59,6 +63,35 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert text.count('class="turn"') == 1
     assert text.count('class="strike"') == 1
     assert "1.00 s without text" in text
+
+
+def test_callers_and_spoken_answers_are_told_in_all_forms(tmp_path: Path) -> None:
+    """What was heard, what was answered, and how long an answer fell silent for a fault."""
+    spoken = answer(bytes(2 * 3 * RATE), pieces=3)
+    spoken.pieces[2] = spoken.pieces[2]._replace(at=5.5)
+    call = Call(0, 0, 0.0, "sess_1", answers={"resp_0.0": spoken}, reconnects=2, again=12_000, ended=6.0)
+    call.turns["item_1"] = Heard("item_1", 0.5, [100], [900], 1, 1, ["a tent"], ["a tent"])
+    run = record(faults=(struck(2.5),))
+    run.calls.append(call)
+    run.late = 2.5
+    log = Audit()
+    log.said["sess_1", "resp_0.0"].samples = 3 * RATE
+    log.sounds["sess_1", "resp_0.0"] = Sound(3 * RATE, "")
+    verdict = judged(record(), run, log)
+    outcome = Outcome(Plan(clients=1, voices=1), Path("/logs"), disturbed=run, verdict=verdict, log=log)
+    said, document, page = io.StringIO(), tmp_path / "report.json", tmp_path / "page.html"
+    assert tell(outcome, Console(file=said, width=200), json=document, html=page)
+
+    found = json.loads(document.read_text())
+    answers = found["spoken"]["answers"]
+    assert (answers["answers"], answers["exact"], answers["seconds"], found["late"]) == (1, 1, 3.0, 2.5)
+    assert found["seconds_by"]["Silence in spoken answers"]["kill llm"]["p50"] == 2.5
+    for text in (said.getvalue(), page.read_text()):
+        assert "1 of 1" in text
+        assert "2, 0.5" in text
+        assert "late by up to 2.5 s" in text.replace("\n", " ")
+    for drawn in ("caller 0", "heard: a tent", "2.50 s of silence"):
+        assert drawn in page.read_text()
 
 
 def test_what_is_said_is_no_markup(tmp_path: Path) -> None:

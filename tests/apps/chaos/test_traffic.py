@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -92,3 +93,16 @@ async def test_a_lost_session_ends_at_its_turn(monkeypatch: pytest.MonkeyPatch) 
     await asyncio.wait_for(traffic.once(), DEADLINE_S)
     assert [(turn.name, turn.error) for turn in told] == [("0.0", "no end within 90 s"), ("1.0", "no end within 90 s")]
     assert all(turn.ended is not None for turn in told)
+
+
+async def test_who_has_no_time_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that are woken late show that the machine has no time for the rest either."""
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+
+    def slowly(turn: Turn, again: int) -> None:
+        completed(turn, again)
+        time.sleep(0.05)
+
+    traffic, _ = run(monkeypatch, slowly, Plan(clients=1, scripts=2))
+    await asyncio.wait_for(traffic.once(), DEADLINE_S)
+    assert 0.03 < traffic.record.late < DEADLINE_S
