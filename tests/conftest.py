@@ -10,9 +10,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests import programs, servers, services
 from tests.services import KafkaService, RedisService
+
+# Before torch is there, which reads it once: tiny products are slower with more threads, and others run beside us.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says nothing on a shared machine; each test has its own time limit.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 MARKER_OF = {
     "kafka": "kafka",

@@ -4,25 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from stages.llm.models.model import LoadedModel, load_model
 from tests.stages import models
 
-# How long an example takes says nothing on a shared machine; each test has its own time limit.
-settings.register_profile("stages", deadline=None)
-settings.load_profile("stages")
-
 DEMO = Path(__file__).parents[2] / "apps" / "demo" / "models" / "target"
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> None:
-    """One thread, since tiny products are slower with more; no progress bars between the dots."""
-    torch.set_num_threads(1)
+    """No progress bars between the dots."""
     transformers_logging.disable_progress_bar()
 
 
