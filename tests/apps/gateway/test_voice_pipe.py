@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import websockets
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
@@ -23,7 +24,10 @@ from apps.speech import loaded_speech
 from pipeline.memory import MemoryBus
 from stages.postprocess.speak.espeak_engine import EspeakSynthesizer
 from tests.apps.gateway.checks import Told
+from tests.apps.gateway.harness import Client
 from tests.apps.gateway.test_voice_sdks import until
+from tests.apps.gateway.test_voice_sockets import TRANSCRIBED
+from tests.apps.gateway.test_voice_sockets import speak as send_sound
 from tests.apps.gateway.voice_desk import MS, audio_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -33,8 +37,8 @@ COMPLETED = "conversation.item.input_audio_transcription.completed"
 
 
 @asynccontextmanager
-async def penstock() -> AsyncGenerator[AsyncOpenAI, None]:
-    """Run the whole pipe; give a client of it."""
+async def served() -> AsyncGenerator[str, None]:
+    """Run the whole pipe; give its address."""
     settings = Settings()
     settings = replace(settings, gateway=replace(settings.gateway, audio=audio_settings()))
     async with AsyncExitStack() as stack:
@@ -44,8 +48,14 @@ async def penstock() -> AsyncGenerator[AsyncOpenAI, None]:
         speak = await stack.enter_async_context(loaded_speak(SpeakSettings()))
         stages = [parts.stage(name, settings.stage) for name in NAMES]
         stages += [speech.stage(settings.stage), speak.stage(settings.stage)]
-        url = await stack.enter_async_context(served_here(bus, stages, settings, parts.name))
-        yield await stack.enter_async_context(AsyncOpenAI(base_url=f"http{url[2:]}/v1", api_key="none"))
+        yield await stack.enter_async_context(served_here(bus, stages, settings, parts.name))
+
+
+@asynccontextmanager
+async def penstock() -> AsyncGenerator[AsyncOpenAI, None]:
+    """Run the whole pipe; give a client of it."""
+    async with served() as url, AsyncOpenAI(base_url=f"http{url[2:]}/v1", api_key="none") as client:
+        yield client
 
 
 async def said(text: str) -> bytes:
@@ -88,3 +98,27 @@ async def test_a_spoken_exchange_and_an_interruption(demo_model: Path) -> None:
     assert len(full) > len(kept) > len(shorter or "")
     assert kept.startswith(shorter or "")
     assert told.types().count("input_audio_buffer.speech_started") == 2
+
+
+async def test_a_connection_lost_in_the_middle_of_a_word(demo_model: Path) -> None:
+    """Back on the same gateway a moment later the sentence is one turn: its words, its place and its answer."""
+    sound = await said(QUESTION)
+    middle = 1000 * MS * 2
+    async with served() as url, websockets.connect(f"{url}/v1/realtime") as socket:
+        client = Client(socket)
+        await client.send("session.update", session=TRANSCRIBED)
+        await send_sound(client, sound[:middle], chunk_ms=20)
+        await client.until("conversation.item.input_audio_transcription.delta")
+        socket.transport.abort()
+        session, last = client.told.events[0]["session"]["id"], client.told.events[-1]["event_id"]
+        async with websockets.connect(f"{url}/v1/realtime?resume={session}&last_event_id={last}") as again:
+            there = Client(again)
+            there.told = client.told
+            resumed = await there.until("session.updated")
+            await send_sound(there, sound[resumed["input_audio_ms"] * MS * 2 :], chunk_ms=20)
+            heard = await there.until(COMPLETED)
+            await there.until("response.output_audio.delta")
+
+    assert heard["transcript"] == QUESTION
+    assert client.told.types().count("input_audio_buffer.speech_started") == 1
+    assert client.told.types().count("response.created") == 1
