@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
@@ -67,11 +68,10 @@ async def connected(build: Callable[[], C], settings: KafkaSettings, *, extra_s:
 
 
 async def _started(client: C) -> C:
-    try:
+    async with AsyncExitStack() as on_failure:
+        on_failure.push_async_callback(stop, client)
         await client.start()
-    except BaseException:
-        await stop(client)
-        raise
+        on_failure.pop_all()
     return client
 
 

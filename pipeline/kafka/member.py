@@ -141,7 +141,7 @@ class KafkaMember(Source):
         """What the listener raises, aiokafka would log and forget; here it is the next poll's error."""
         try:
             await telling
-        except Exception as error:  # noqa: BLE001 (raised by `_refuse`)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next poll raises it
             self._failure = error
             self._nudge()
 

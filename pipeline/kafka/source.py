@@ -250,12 +250,12 @@ class Source:
 
     async def _mend(self) -> None:
         """Replace the consumer; where that fails, the next poll tries again."""
-        self._broken = False
+        self._broken = mended = False
         try:
             await self._renew()
-        except BaseException:
-            self._broken = True
-            raise
+            mended = True
+        finally:
+            self._broken = self._broken or not mended
 
     async def _renew(self) -> None:
         """Replace the consumer."""
