@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.llm import fair
-from stages.llm.fair import AGEING_S, REMEMBERED, FairQueue
+from stages.llm.fair import AGEING_S, FairQueue
 from stages.llm.sequence import Sequence
 from tests.stages.llm.running import make_prompt
 
@@ -201,17 +201,18 @@ def test_who_gave_a_place_up_goes_first_and_pays_once() -> None:
     assert begun.number == 2
 
 
-def test_those_who_left_are_forgotten() -> None:
+def test_those_who_left_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tenants and sessions come and go, only some are remembered."""
+    monkeypatch.setattr(fair, "REMEMBERED", 50)
     queue = FairQueue()
-    for n in range(3 * REMEMBERED):
+    for n in range(150):
         queue.add(waiting(f"t{n}"), MANY)
         queue.add(waiting("same", f"s{n}"), MANY)
         taken(queue)
 
-    assert len(queue._lines) <= REMEMBERED
-    assert len(queue._lines["same"].shares._had) <= REMEMBERED
-    assert len(queue._shares._had) <= REMEMBERED
+    assert len(queue._lines) <= 50
+    assert len(queue._lines["same"].shares._had) <= 50
+    assert len(queue._shares._had) <= 50
 
 
 @given(data=st.data())
