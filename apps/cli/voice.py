@@ -27,7 +27,12 @@ FAILED = 1
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="A gateway that runs, ws://HOST:PORT.", show_default="none: all is here"),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="A gateway that runs, ws://HOST:PORT; it sets the pace (gateway.audio.speed).",
+        show_default="none: all is here",
+    ),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="API key, where the gateway wants one.")]
 Language = Annotated[
