@@ -19,8 +19,8 @@ TOKENS = 16
 """Length of an answer at most."""
 SETTLED_S = 2.0
 """Seconds after the last word in which nothing is under way any more, and the call can end."""
-LAST_WORDS_S = 90.0
-"""What the last transcript and answer may take."""
+PATIENCE_S = 90.0
+"""After the last word, nothing may be heard for so long while something is still under way."""
 
 DETECTION = {"type": "server_vad", "create_response": True, "interrupt_response": False}
 SESSION = {
@@ -52,6 +52,7 @@ class Caller:
 
     def connected(self, gateway: int) -> None:
         """The line is there, the first time or again."""
+        self._last = time.monotonic()
         self._mouth.hold()
         self._noted.via.append((self._clock(), gateway))
 
@@ -59,7 +60,7 @@ class Caller:
         """Play all of it, and return when all of it is transcribed and answered.
 
         Raises:
-            SessionLost: something is still under way long after the last word, or the session does not go on.
+            SessionLost: something is under way of which nothing more is heard, or the session does not go on.
         """
         speaking: asyncio.Task[None] | None = None
         try:
@@ -70,8 +71,7 @@ class Caller:
             speaking = asyncio.create_task(self._mouth.run(), name="a caller's mouth")
             while not self._settled():
                 await self._hear(SETTLED_S)
-                if time.monotonic() > self._mouth.over + LAST_WORDS_S:
-                    raise SessionLost(f"it was not over {LAST_WORDS_S:.0f} s after the last word")
+                self._check_patience(self._mouth.over)
         finally:
             self._noted.again = self._mouth.again
             if speaking is not None:
@@ -80,12 +80,14 @@ class Caller:
             await self._line.close()
 
     async def _configure(self) -> None:
-        deadline = time.monotonic() + LAST_WORDS_S
         await self._say_how()
         while not self._configured:
             await self._hear(SETTLED_S)
-            if time.monotonic() > deadline:
-                raise SessionLost(f"the session was not configured within {LAST_WORDS_S:.0f} s")
+            self._check_patience(0.0)
+
+    def _check_patience(self, since: float) -> None:
+        if time.monotonic() > max(self._last, since) + PATIENCE_S:
+            raise SessionLost(f"it was not over, and nothing was heard for {PATIENCE_S:.0f} s")
 
     async def _say_how(self) -> None:
         await self._line.put({"type": "session.update", "event_id": CONFIGURE, "session": SESSION})

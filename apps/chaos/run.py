@@ -25,8 +25,8 @@ from apps.chaos.words import Broken
 from pipeline.kafka import KafkaBus
 
 LEFT_OUT = "The broker was given, so it was not broken; its topics {}* are left there"
-LAST_WORDS_S = 100.0
-"""What the last turns may take: more than a client waits for one."""
+LAST_WORDS_S = 240.0
+"""What the last turns may take: more than a client waits for one, and for its gateways before."""
 
 
 class Tell(Protocol):

@@ -25,7 +25,7 @@ RENEWED = None
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a call end soon after its last word."""
     monkeypatch.setattr(module, "SETTLED_S", 0.05)
-    monkeypatch.setattr(module, "LAST_WORDS_S", 0.6)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.6)
 
 
 class FakeLine:
@@ -148,7 +148,7 @@ async def test_what_fails_is_noted_with_its_reason() -> None:
 )
 async def test_a_call_waits_for_what_is_under_way_and_not_for_ever(events: list[dict[str, Any]]) -> None:
     """What does not come is told in the end."""
-    with pytest.raises(SessionLost, match="after the last word"):
+    with pytest.raises(SessionLost, match="nothing was heard"):
         await played(FakeLine([READY, *events]))
 
 
