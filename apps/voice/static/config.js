@@ -6,6 +6,13 @@ export const PADDING_MS = 300;
 /** How a page begins: hands-free, a turn ends after half a second of silence, answers are spoken. */
 export const DEFAULTS = { mode: "free", ends: "500", reply: "audio" };
 
+/** Where the server of a page listens. */
+export function realtimeAddress(page) {
+  const url = new URL("/v1/realtime", page);
+  url.protocol = url.protocol.replace("http", "ws");
+  return url.href;
+}
+
 /** Milliseconds of silence that end a turn; 0 where something else ends it. */
 export function pause({ mode, ends }) {
   return mode === "push" || ends === "meaning" ? 0 : Number(ends);

@@ -12,6 +12,8 @@ export class Ears {
   #hooks;
   #microphone = null;
   #file = null;
+  #asked = 0; // files so far: the last one counts
+  reading = false; // a file is being decoded
   muted = false;
 
   constructor(hooks) {
@@ -54,8 +56,12 @@ export class Ears {
 
   /** Stream a file instead. Throws UnusableFile. */
   async stream(file) {
-    const samples = await decoded(file);
     this.stopFile();
+    const number = (this.#asked += 1);
+    this.reading = true;
+    const samples = await decoded(file).catch((error) => this.#unusable(number, error));
+    if (number !== this.#asked) return; // it was stopped, or another one chosen
+    this.reading = false;
     this.#file = new Played(samples, {
       onFrame: (frame, at) => this.#onFileFrame(frame, at),
       tail: (seconds) => this.#hooks.tail(seconds),
@@ -63,7 +69,16 @@ export class Ears {
     });
   }
 
+  /** Of a file that nobody waits for any more it does not matter. */
+  #unusable(number, error) {
+    if (number !== this.#asked) return;
+    this.reading = false;
+    throw error;
+  }
+
   stopFile() {
+    this.#asked += 1;
+    this.reading = false;
     if (!this.#file) return;
     this.#file.close();
     this.#file = null;

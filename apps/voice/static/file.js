@@ -87,7 +87,10 @@ export class Played {
   }
 }
 
-/** Take the files that are dropped on an element; meanwhile it has the class `dropping`. */
+/**
+ * Take the file that is dropped anywhere on the page (the browser would leave the page for it); meanwhile `node` has the
+ * class `dropping`.
+ */
 export function takeDrops(node, take) {
   const onDrag = (event) => {
     const carries = event.dataTransfer?.types.includes("Files") ?? false;
@@ -95,5 +98,5 @@ export function takeDrops(node, take) {
     if (carries) event.preventDefault();
     if (carries && event.type === "drop") take(event.dataTransfer.files[0]);
   };
-  for (const type of ["dragover", "dragleave", "drop"]) node.addEventListener(type, onDrag);
+  for (const type of ["dragover", "dragleave", "drop"]) addEventListener(type, onDrag);
 }

@@ -4,9 +4,11 @@ import { Announcer } from "./announcer.js";
 import { Banner } from "./banner.js";
 import { Button } from "./button.js";
 import { devices } from "./capture.js";
+import { realtimeAddress } from "./config.js";
 import { Ears } from "./ears.js";
 import { takeDrops } from "./file.js";
 import { Gauges } from "./gauges.js";
+import { storedKey } from "./key.js";
 import { perceived } from "./pcm.js";
 import { Scope } from "./scope.js";
 import { Session } from "./session.js";
@@ -15,23 +17,10 @@ import { Transcript } from "./transcript.js";
 import { View } from "./view.js";
 import { DEAF, MUTE, aboutFile, aboutMicrophone } from "./words.js";
 
-const KEY = "penstock-voice:key";
 const QUIET_MS = 9_000; // after which the strip, now empty, need not move
 const LONGEST_TAIL_S = 9; // of silence after a file, for a turn to end
-
 const LEAST = 0.03; // change of the loudness that is worth painting
-
 const find = (id) => document.getElementById(id);
-
-/** The tab's storage may be refused; the key is then forgotten with the page. */
-function stored(value) {
-  try {
-    if (value !== undefined) sessionStorage.setItem(KEY, value);
-    return sessionStorage.getItem(KEY) ?? "";
-  } catch {
-    return value ?? "";
-  }
-}
 
 class Page {
   #mode = "free";
@@ -54,7 +43,7 @@ class Page {
       tail: (seconds) => this.#tail(seconds),
       ended: () => this.#onFileEnd(),
     });
-    this.session = new Session(this.#address(), stored(), new Measures((exchange) => this.gauges.show(exchange)), {
+    this.session = new Session(realtimeAddress(location.href), storedKey(), new Measures((exchange) => this.gauges.show(exchange)), {
       state: (state, detail) => this.#onState(state, detail),
       changed: () => this.#onChanged(),
       notice: (text) => this.banner.show("server", text),
@@ -77,26 +66,20 @@ class Page {
     setInterval(() => this.#tick(), 250);
   }
 
-  #address() {
-    const url = new URL("/v1/realtime", location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    return url.href;
-  }
-
   #listen() {
     const on = (id, type, action) => find(id).addEventListener(type, action);
     on("stop", "click", () => this.session.interrupt());
     on("end", "click", () => this.#endMicrophone());
     on("pick", "click", () => find("file").click());
     on("file", "change", ({ target }) => this.#onPicked(target));
-    on("playing-stop", "click", () => this.ears.stopFile());
+    on("playing-stop", "click", () => this.#stopFile());
     on("line", "submit", (event) => this.#onLine(event));
     on("ends", "change", ({ target }) => this.session.configure({ ends: target.value }));
     on("reply", "change", ({ target }) => this.session.configure({ reply: target.value }));
     on("device", "change", ({ target }) => this.ears.open && this.#startMicrophone(target.value));
     for (const radio of document.getElementsByName("mode")) radio.addEventListener("change", () => this.#onMode(radio.value));
     document.addEventListener("keydown", (event) => this.#onKey(event));
-    for (const type of ["pointerdown", "keydown"]) addEventListener(type, () => this.session.playback.wake(), true);
+    for (const type of ["pointerdown", "keydown"]) addEventListener(type, () => this.#wake(), true);
     addEventListener("online", () => this.session.state === "waiting" && this.session.open());
     document.addEventListener("click", ({ target }) => find("settings").contains(target) || (find("settings").open = false));
     takeDrops(find("talk"), (file) => this.#stream(file));
@@ -132,6 +115,11 @@ class Page {
   async #openSound() {
     const sounds = await this.session.playback.open().catch(() => false);
     if (!sounds) this.banner.show("sound", MUTE);
+  }
+
+  #wake() {
+    this.session.playback.wake();
+    this.banner.clear("sound");
   }
 
   async #endMicrophone() {
@@ -200,8 +188,14 @@ class Page {
 
   #onKey(event) {
     if (event.key !== "Escape" || this.session.talking) return;
-    if (find("settings").open) find("settings").open = false;
+    if (find("settings").open) this.#closeSettings();
     else this.session.interrupt();
+  }
+
+  #closeSettings() {
+    const within = find("settings").contains(document.activeElement);
+    find("settings").open = false;
+    if (within) find("settings").querySelector("summary").focus();
   }
 
   // -- a file
@@ -216,12 +210,15 @@ class Page {
     this.banner.clear();
     this.#openSound();
     this.session.open();
-    try {
-      await this.ears.stream(file);
-      find("playing-name").textContent = file.name;
-    } catch (error) {
-      this.banner.show("file", aboutFile(error.code), { error: true });
-    }
+    find("playing-name").textContent = file.name;
+    const begun = this.ears.stream(file);
+    this.view.show();
+    await begun.catch((error) => this.banner.show("file", aboutFile(error.code), { error: true }));
+    this.view.show();
+  }
+
+  #stopFile() {
+    this.ears.stopFile();
     this.view.show();
   }
 
@@ -260,7 +257,7 @@ class Page {
 
   #cure(key) {
     if (!key) return { error: true, retry: () => this.session.open() };
-    return { error: true, key: (given) => this.session.use(stored(given)) };
+    return { error: true, key: (given) => this.session.use(storedKey(given)) };
   }
 
   #onChanged() {

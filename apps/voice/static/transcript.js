@@ -4,6 +4,9 @@ import { heard } from "./conversation.js";
 import { RATE } from "./pcm.js";
 
 const NEAR_END = 80; // pixels from the end within which the view follows what comes
+const MOVED = 2; // pixels: a smaller difference from where the view was put is rounding
+const SPOKEN_AT = 0.6; // of the view's height: where the word that is being spoken stands, if its answer is longer
+const ABOVE = 12; // pixels that are left free above such an answer
 
 const EMPTY = "Nothing was understood.";
 
@@ -13,9 +16,12 @@ export class Transcript {
   #rows = new Map(); // entry → its row
   #entries = [];
   #drawn = true;
+  #follows = true; // until somebody scrolls away from the end
+  #put = 0; // where we have scrolled to
 
   constructor(list, scroller) {
     [this.#list, this.#scroller] = [list, scroller];
+    scroller.addEventListener("scroll", () => this.#onScroll());
   }
 
   /** Show these entries, with the next picture. */
@@ -28,12 +34,32 @@ export class Transcript {
 
   #draw() {
     this.#drawn = true;
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    const follows = scrollHeight - scrollTop - clientHeight < NEAR_END;
     const rows = this.#entries.map((entry) => this.#row(entry));
     for (const [entry, row] of this.#rows) if (!this.#entries.includes(entry)) this.#remove(entry, row);
     rows.forEach((row, n) => this.#list.children[n] === row || this.#list.insertBefore(row, this.#list.children[n] ?? null));
-    if (follows) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (this.#follows) this.#follow();
+  }
+
+  #onScroll() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    if (Math.abs(scrollTop - this.#put) > MOVED) this.#follows = scrollHeight - scrollTop - clientHeight < NEAR_END;
+  }
+
+  /** Scroll to the end; of an answer that is longer than the view, to the word that is being spoken. */
+  #follow() {
+    const { scrollHeight, clientHeight } = this.#scroller;
+    const spoken = this.#entries.findLast(({ speaking }) => speaking);
+    const end = scrollHeight - clientHeight;
+    this.#scroller.scrollTop = spoken ? Math.min(end, this.#spokenAt(this.#rows.get(spoken))) : end;
+    this.#put = this.#scroller.scrollTop;
+  }
+
+  #spokenAt(row) {
+    const { scrollTop, clientHeight } = this.#scroller;
+    const top = this.#scroller.getBoundingClientRect().top;
+    const place = row.querySelector(".coming").getClientRects()[0]?.bottom ?? row.getBoundingClientRect().bottom;
+    const begins = row.getBoundingClientRect().top - top - ABOVE;
+    return scrollTop + Math.max(begins, place - top - SPOKEN_AT * clientHeight);
   }
 
   #remove(entry, row) {

@@ -28,7 +28,7 @@ export class View {
     this.#find("mic").disabled = mic === "opening";
     this.#find("end").hidden = !ears.open;
     this.#find("stop").hidden = !conversation.speaking && !conversation.active;
-    this.#find("playing").hidden = !ears.streaming;
+    this.#find("playing").hidden = !ears.streaming && !ears.reading;
     this.#find("empty").hidden = conversation.entries.length > 0;
     this.#find("state").dataset.state = state;
     this.#put("mic-label", label);
@@ -36,10 +36,10 @@ export class View {
     this.#drawProgress(ears);
   }
 
-  #drawProgress({ streaming, progress: { played, all } }) {
-    if (!streaming) return;
-    this.#find("playing-at").value = played / all;
-    this.#put("playing-clock", `${clock(played)} / ${clock(all)}`);
+  #drawProgress({ streaming, reading, progress: { played, all } }) {
+    if (!streaming && !reading) return;
+    this.#find("playing-at").value = streaming ? played / all : 0;
+    this.#put("playing-clock", streaming ? `${clock(played)} / ${clock(all)}` : "Reading it…");
   }
 
   #put(id, text) {

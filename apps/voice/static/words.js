@@ -17,7 +17,7 @@ const FILE = {
 
 export const DEAF = "This server does not listen: it runs without speech recognition. You can still type.";
 export const DUMB = "This server does not speak: answers come as text.";
-export const UNHEARD = "You can be heard here, but the server does not react. Is its speech stage running?";
+export const UNHEARD = "The microphone hears something, but the server finds no speech in it. If you are talking: is its speech stage running?";
 export const UNTRANSCRIBED = "No transcript came. Is the server’s speech stage running?";
 export const MUTE = "Your browser holds the sound back. Click anywhere on the page to hear the answer.";
 export const KEY_WANTED = "This server wants an API key.";

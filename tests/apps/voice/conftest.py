@@ -68,8 +68,8 @@ Visit = Callable[..., Awaitable[Talker]]
 
 @pytest.fixture(scope="session")
 def two_turns(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file in which somebody speaks for 1.2 s, and for 0.65 s two seconds after that."""
-    sound = silence(0.8) + tone(1.2) + silence(2.0) + tone(0.65) + silence(30)
+    """Give a file in which somebody speaks for 1.2 s, and for 0.65 s three seconds after that."""
+    sound = silence(0.8) + tone(1.2) + silence(3.0) + tone(0.65) + silence(30)
     return wav(tmp_path_factory.mktemp("voice") / "microphone.wav", sound)
 
 
