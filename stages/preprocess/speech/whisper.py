@@ -6,16 +6,16 @@ pieces itself: here they are cut already, and each fits into the model's window.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelLoadError
 from stages.preprocess.speech.ear import MODEL_RATE
+from stages.preprocess.speech.judgement import Spoken, bounds, repetitive
 from stages.preprocess.speech.recogniser import Heard, Task, Transcription
 
 FULL_S = 30
@@ -35,30 +35,14 @@ TOKENS_A_SECOND = 12
 
 FEWEST_TOKENS = 16
 
-NO_SPEECH, UNLIKELY, HOPELESS = 0.6, -1.0, -2.0
-"""Whisper's own bounds: with so probable silence and so improbable words there was nothing; the last one by itself."""
-
-REPETITIVE = 2.4
-"""Text that zlib shrinks by more than this repeats itself; then it is written anew without repeated triples."""
-
 TRIPLE = 3
+"""Tokens that may not come twice in what is written anew because it repeated itself."""
 
+NEEDED = ("model.bin", "tokenizer.json")
+"""Files of a model; without the last one faster-whisper would look for it on the internet."""
 
 PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 """Punctuation that belongs to the word behind it, and before it."""
-
-
-class Spoken(NamedTuple):
-    """What the model writes: text tokens, their mean log-probability, and the probability that there was no speech."""
-
-    tokens: list[int]
-    likelihood: float
-    silence: float
-
-    @property
-    def believable(self) -> bool:
-        """Whether the model is not merely dreaming."""
-        return self.likelihood > (UNLIKELY if self.silence > NO_SPEECH else HOPELESS)
 
 
 class Whisper:
@@ -88,6 +72,7 @@ class Whisper:
     ) -> None:
         self.name = name or (Path(source).name if Path(source).is_dir() else source)
         self._model = _load(source, device, compute_type, threads)
+        self._bounds = bounds(Path(source))
         self._beam = beam
         self._features = self._model.feature_extractor
         self.window_s = float(min(self._features.chunk_length, FULL_S))
@@ -153,13 +138,13 @@ class Whisper:
     def _write(self, encoded: Any, prompt: list[int], tokenizer: Any, tasks: Sequence[Task]) -> list[Spoken]:
         """What is said in each of `tasks`, nothing where that is not to be believed."""
         spoken = self._generate(encoded, prompt, tokenizer, tasks)
-        if any(_repetitive(tokenizer.decode(one.tokens)) for one in spoken):
+        if any(repetitive(tokenizer.decode(one.tokens)) for one in spoken):
             anew = self._generate(encoded, prompt, tokenizer, tasks, no_repeat_ngram_size=TRIPLE)
             spoken = [
-                other if _repetitive(tokenizer.decode(one.tokens)) else one
+                other if repetitive(tokenizer.decode(one.tokens)) else one
                 for one, other in zip(spoken, anew, strict=True)
             ]
-        return [one if one.believable else Spoken([], 0.0, 1.0) for one in spoken]
+        return [one if one.believable(self._bounds) else Spoken([], 0.0, 1.0) for one in spoken]
 
     def _generate(
         self, encoded: Any, prompt: list[int], tokenizer: Any, tasks: Sequence[Task], **more: Any
@@ -214,15 +199,40 @@ def _spoken(result: Any, end: int) -> Spoken:
     return Spoken(tokens, result.scores[0] * count / (count + 1), result.no_speech_prob)
 
 
-def _repetitive(text: str) -> bool:
-    data = text.encode()
-    return len(data) > REPETITIVE * len(zlib.compress(data))
-
-
 def _load(source: str, device: str, compute_type: str, threads: int) -> Any:
     from faster_whisper import WhisperModel
 
+    _look_at(source)
     try:
-        return WhisperModel(source, device=device, compute_type=compute_type, cpu_threads=threads)
+        model = WhisperModel(source, device=device, compute_type=compute_type, cpu_threads=threads)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelLoadError(source, " ".join(str(error).split())) from error
+        raise ModelLoadError(source, _why(source, error)) from error
+    told, needed = model.feature_extractor.mel_filters.shape[0], model.model.n_mels
+    if told != needed:
+        why = f"it hears {needed} mels, but its preprocessor_config.json tells of {told}; copy the one of its training"
+        raise ModelLoadError(source, why)
+    return model
+
+
+def _look_at(source: str) -> None:
+    """Say what is wrong with a folder before somebody takes its name for one on the internet, or misses a file there.
+
+    Raises:
+        ModelLoadError: `source` looks like a folder and is none, or one without a model.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+            raise ModelLoadError(source, f"it lacks {' and '.join(missing)}: it is no Whisper converted to CTranslate2")
+    elif folder.is_absolute() or source.startswith((".", "~")):
+        raise ModelLoadError(source, "there is no such folder")
+
+
+def _why(source: str, error: Exception) -> str:
+    """What `error` of faster-whisper means; an OSError about what is no folder is the hub's."""
+    lines = str(error).split("\n")
+    if isinstance(error, OSError) and not Path(source).is_dir():
+        why = lines[0].strip().removeprefix("Got: ")
+        cure = "fetch it once with internet, or copy a converted model's folder here and name that"
+        return f"it is not on this machine, and the Hugging Face hub did not give it ({why}); {cure}"
+    return " ".join(" ".join(lines).split())

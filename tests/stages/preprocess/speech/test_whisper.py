@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from apps.speech import BUNDLED
 from pipeline.errors import ModelLoadError
@@ -13,7 +14,7 @@ from stages.postprocess.speak.espeak import Kind, espeak
 from stages.preprocess.speech import whisper
 from stages.preprocess.speech.recogniser import Task
 from stages.preprocess.speech.resample import Samples
-from stages.preprocess.speech.whisper import Spoken, Whisper, _repetitive, _words
+from stages.preprocess.speech.whisper import Whisper, _words
 
 SENTENCES = ("how much is the delivery", "do you have the jacket in blue", "i want to cancel my order")
 """Of two and a half seconds each, so that they share a batch."""
@@ -32,6 +33,16 @@ def random_one(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
 
     folder = tmp_path_factory.mktemp("asr") / "tiny"
     tiny_whisper.make(folder)
+    return Whisper(str(folder), threads=1)
+
+
+@pytest.fixture(scope="module")
+def polyglot(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
+    """Give a multilingual model of the usual layout, sure of its babble."""
+    from tests.stages.preprocess.speech import tiny_whisper
+
+    folder = tmp_path_factory.mktemp("asr") / "many"
+    tiny_whisper.make(folder, multilingual=True)
     return Whisper(str(folder), threads=1)
 
 
@@ -94,6 +105,31 @@ def test_a_model_of_the_usual_kind(random_one: Whisper) -> None:
     assert [random_one.recognise([task])[0].language for task in (plain, hinted)] == ["en", "en"]
 
 
+@pytest.mark.slow
+def test_a_multilingual_model_of_the_usual_kind(polyglot: Whisper) -> None:
+    """In each language, and in the one that it finds itself, it writes what the stock faster-whisper does with it."""
+    stock = polyglot._model
+    assert stock.model.is_multilingual
+    sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    written = {}
+    for language in ("de-AT", "fr", "en", ""):
+        (heard,) = polyglot.recognise([_task(sound, language=language)])
+        segments, info = stock.transcribe(
+            sound,
+            language=language.partition("-")[0] or None,
+            beam_size=1,
+            temperature=0.0,
+            without_timestamps=True,
+            max_new_tokens=28,
+            compression_ratio_threshold=None,
+        )
+        assert heard.language == info.language
+        written[heard.language] = _text(heard.words)
+        assert written[heard.language] == "".join(segment.text for segment in segments).strip()
+    assert {"de", "fr", "en"} < set(written)
+    assert len({written[language] for language in ("de", "fr", "en")}) == 3
+
+
 class _Polyglot:
     """What of a multilingual model tells languages apart."""
 
@@ -130,20 +166,6 @@ def test_babble_is_bounded(random_one: Whisper) -> None:
     assert all(word.end <= 2.0 for word in random_one.recognise([task])[0].words)
 
 
-def test_what_is_not_to_be_believed() -> None:
-    """Probable silence with improbable words, or words as improbable as can be."""
-    assert Spoken([1], -0.3, 0.9).believable
-    assert Spoken([1], -1.5, 0.1).believable
-    assert not Spoken([1], -1.5, 0.9).believable
-    assert not Spoken([1], -2.5, 0.0).believable
-
-
-def test_what_repeats_itself_is_known() -> None:
-    """As zlib shrinks it."""
-    assert _repetitive("thank you " * 20)
-    assert not _repetitive("i would like to cancel my order because it was too late")
-
-
 def test_punctuation_belongs_to_its_word() -> None:
     """And no word ends after its piece."""
     aligned = [
@@ -156,7 +178,46 @@ def test_punctuation_belongs_to_its_word() -> None:
     assert [(word.text, word.end) for word in words] == [(" Hello,", 0.4), (" you", 1.0)]
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("files", "missing"), [((), "model.bin and tokenizer.json"), (("model.bin",), "lacks tokenizer.json")]
+)
+def test_a_folder_without_a_model_is_named(tmp_path: Path, files: tuple[str, ...], missing: str) -> None:
     """The error tells which one, and what is missing."""
-    with pytest.raises(ModelLoadError, match=str(tmp_path)):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(ModelLoadError, match=f"{tmp_path}.*{missing}"):
+        Whisper(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["./asr", "/no/such/folder", "~/asr"])
+def test_a_folder_that_is_not_there(name: str) -> None:
+    """It is not looked for on the internet."""
+    with pytest.raises(ModelLoadError, match="no such folder"):
+        Whisper(name)
+
+
+def test_a_size_that_there_is_not() -> None:
+    """The error tells which there are."""
+    with pytest.raises(ModelLoadError, match=r"'tinny'.*tiny, base.en"):
+        Whisper("tinny")
+
+
+def test_without_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size that is not on this machine is told with the cure, and why it could not be had, in one line."""
+
+    def offline(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("Got: ConnectError: Name or service not known\nAn error happened.")
+
+    monkeypatch.setattr("faster_whisper.transcribe.download_model", offline)
+    with pytest.raises(ModelLoadError, match=r"'tiny'.*hub.*ConnectError.*copy a converted model's folder") as found:
+        Whisper("tiny")
+    assert "\n" not in str(found.value)
+
+
+def test_features_that_do_not_fit(tmp_path: Path) -> None:
+    """A model whose preprocessor_config.json is of another one is refused when it is loaded."""
+    for file in BUNDLED.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text('{"feature_size": 128}')
+    with pytest.raises(ModelLoadError, match=r"80 mels.*128"):
         Whisper(str(tmp_path))
