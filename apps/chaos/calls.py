@@ -13,7 +13,7 @@ from apps.chaos.plan import Plan
 from apps.chaos.record import Call, Record
 from pipeline.voice import RATE
 
-SENTENCES = 4
+SENTENCES = 3
 """Sentences in a call."""
 LEAD_S, REST_S = 0.5, 2.5
 """Seconds of silence before the first sentence, and after each."""

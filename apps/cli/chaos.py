@@ -72,6 +72,7 @@ def chaos(
         pace=pace,
         comparisons=compare,
         voices=voices,
+        recordings=min(voices, Plan.recordings),
         asr=asr,
     )
     quiet()

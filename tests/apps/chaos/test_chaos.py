@@ -95,19 +95,23 @@ async def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path, environme
 
 @pytest.mark.skipif(not (BUNDLED / "model.bin").is_file(), reason="the bundled recogniser is not there")
 async def test_every_word_is_heard_once(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Workers of all stages are killed while clients speak: no turn, no word and no answer is lost or comes twice."""
+    """Workers and a gateway are killed while clients speak: no turn, no word and no sample is lost or comes twice."""
     report, logs = tmp_path / "report.json", tmp_path / "logs"
-    options = ["--voices", "2", "--minutes", "0.6", "--every", "7", "--faults", "kill", "--json", str(report)]
-    async with chaos(*options, folder=logs, environment=environment) as process:
+    options = ["--seed", "2", "--voices", "2", "--minutes", "0.35", "--every", "5", "--faults", "kill,gateway"]
+    async with chaos(*options, "--json", str(report), folder=logs, environment=environment) as process:
         async with asyncio.timeout(DEADLINE_S):
             said = (await process.communicate())[0].decode()
     assert process.returncode == 0, said
 
-    spoken = json.loads(report.read_text())["spoken"]
+    found = json.loads(report.read_text())
+    spoken = found["spoken"]
+    assert {"kill speech", "kill speak", "gateway"} <= set(found["faults"])
     assert (spoken["lost"], spoken["repeated"]) == (0, 0)
     assert spoken["equal"] == spoken["compared"] == spoken["turns"] >= 6
     assert spoken["words"] > 20
-    assert spoken["answers"] > 0
+    answers = spoken["answers"]
+    assert answers["exact"] == answers["sounded"] > 0
+    assert answers["seconds"] > 5
 
 
 async def test_ctrl_c_ends_all_its_programs(tmp_path: Path, environment: dict[str, str]) -> None:
