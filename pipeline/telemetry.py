@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import sys
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -21,6 +23,8 @@ from pipeline.bus import Headers
 from pipeline.errors import SettingsError
 from pipeline.headers import TRACE
 
+SELDOM_S = 10.0
+MOST_WORDS = 200
 LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -115,10 +119,40 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class Seldom(logging.Filter):
+    """Of what `library` says in the same words, one line in `seconds`, and how many there were.
+
+    While Kafka is away, aiokafka tells of it sixty times a second in each program, for hours if need be.
+    """
+
+    def __init__(self, library: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(library)
+        self._seconds, self._clock = seconds, clock
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is told."""
+        if not super().filter(record):
+            return True
+        words, now = (record.name, str(record.msg)), self._clock()
+        at, left = self._told.pop(words, (-math.inf, 0))
+        if now - at < self._seconds:
+            self._told[words] = at, left + 1
+            return False
+        self._told[words] = now, 0
+        if len(self._told) > MOST_WORDS:
+            del self._told[next(iter(self._told))]
+        if left:
+            record.msg = f"{record.msg} (and {left} times before)"
+        return True
+
+
 def configure_logging(level: str = "info", style: Literal["text", "json"] = "text") -> None:
     """Log to standard error, in lines for people or for machines."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonFormatter() if style == "json" else text)
+    if level.lower() != "debug":
+        handler.addFilter(Seldom("aiokafka", SELDOM_S))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.getLogger().level))
