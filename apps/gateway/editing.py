@@ -24,7 +24,7 @@ def create(
     if item.id == ROOT:
         raise Refusal("invalid_value", f"{ROOT!r} stands for the conversation's beginning", param="item.id")
     if item.id in conversation or item.id in coming:
-        raise Refusal("item_already_exists", f"there is an item {item.id!r} already", param="item.id")
+        raise Refusal("item_create_duplicate_item_id", f"there is an item {item.id!r} already", param="item.id")
     after = command.previous_item_id
     if after not in (None, ROOT) and after not in conversation:
         why = f"there is no item {after!r} to add it after"

@@ -214,7 +214,8 @@ def transcript(item_id: str, part: int, message: Transcribed) -> Event:
     """All that was said in an item, and for how long; beyond the protocol when each word, and in which language."""
     usage = {"type": "duration", "seconds": round(message.samples / RATE, 3)}
     words = [_word(word) for word in message.words]
-    more = {"words": words} | ({"language": message.language} if message.language else {})
+    code = message.language
+    more = {"words": words} | ({"language": code, "languages": [{"code": code}]} if code else {})
     return transcription("completed", item_id, part, transcript=message.text, usage=usage, **more)
 
 

@@ -97,6 +97,20 @@ def test_the_end_of_what_was_told_is_no_turn() -> None:
     assert [item.text for item in desk.session.conversation] == ["one two three", "four five"]
 
 
+def test_the_language_is_told_where_it_is_known() -> None:
+    """As the protocol has it, in a list, and beside it alone; where it is not known there is neither."""
+    desk = VoiceDesk()
+    desk.hear()
+    for item, language in (("i1", "en"), ("i2", "")):
+        desk.started(item, 0)
+        desk.stopped(item, 800)
+        desk.transcribed(item, "hello", language=language)
+    known, unknown = (event for event in desk.told.events if event["type"] == f"{TRANSCRIPTION}completed")
+
+    assert (known["language"], known["languages"]) == ("en", [{"code": "en"}])
+    assert not {"language", "languages"} & set(unknown)
+
+
 def test_without_transcription_only_the_item_knows_the_words() -> None:
     """A client that asked for no transcription is told none; the model is told what was said all the same."""
     desk = VoiceDesk(transcribe=False)

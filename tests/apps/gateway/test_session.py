@@ -122,8 +122,10 @@ def test_an_item_is_added_once() -> None:
     desk.say("a", id="x")
     turn = desk.ask()
 
-    assert error_of(desk.say("a", id="x"))["code"] == "item_already_exists"
-    assert error_of(desk.say("b", id="item_" + turn.turn.removeprefix("resp_")))["code"] == "item_already_exists"
+    assert error_of(desk.say("a", id="x"))["code"] == "item_create_duplicate_item_id"
+    assert (
+        error_of(desk.say("b", id="item_" + turn.turn.removeprefix("resp_")))["code"] == "item_create_duplicate_item_id"
+    )
 
 
 @pytest.mark.parametrize("event_id", ["", "same"])
