@@ -101,9 +101,9 @@ def test_the_language_is_told_where_it_is_known() -> None:
     """As the protocol has it, in a list, and beside it alone; where it is not known there is neither."""
     desk = VoiceDesk()
     desk.hear()
-    for item, language in (("i1", "en"), ("i2", "")):
-        desk.started(item, 0)
-        desk.stopped(item, 800)
+    for item, at_ms, language in (("i1", 0, "en"), ("i2", 900, "")):
+        desk.started(item, at_ms)
+        desk.stopped(item, at_ms + 800)
         desk.transcribed(item, "hello", language=language)
     known, unknown = (event for event in desk.told.events if event["type"] == f"{TRANSCRIPTION}completed")
 
