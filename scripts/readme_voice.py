@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+COLUMNS = (
+    *("", "WER", "n", "first partial p50", "p95", "words", "partial lag p50", "p95"),
+    *("n", "finalisation p50", "p95", "retracted"),
+)
+WHAT = {"final": "the final transcript after the silence", "audio": "the first audio after the end of the speech"}
+
 
 def voice(result: dict[str, Any], *, plotted: bool) -> str:
     """The figures of docs/numbers/voice.json, without the command that made them."""
     whole, silence = result["whole_file"], result["silence_ms"]
     title = (
         f"**Speech in real time**, {result['model']}, {result['spoken']}; on whole files faster-whisper has a word "
-        f"error rate of {whole['wer']:.1%} over {whole['words']:,} words. In milliseconds: from the beginning of the "
-        f"speech to the first word, from a word's end to its standing there for good, and from the end of the speech "
-        f"to the final text (`penstock` waits for {silence} ms of silence; for the button and the plain loop the "
-        f"client says where the speech ends). *Unaware*: computing takes no time; *back*: words that did not stay. "
-        f"whisperlivekit places words by their times, which a model as small as the demo's tells coarsely."
+        f"error rate of {whole['wer']:.1%} over {whole['words']:,} words. In milliseconds: the first partial from the "
+        f"beginning of the speech, partial lag from a word's end to its standing there for good, finalisation from the "
+        f"end of the speech (`penstock` waits for {silence} ms of silence; for push-to-talk and the re-transcribing "
+        f"loop the client says where the speech ends; of whisperlivekit the last change counts). "
+        f"*Computation-unaware*: computing takes no time; *retracted*: words that were shown and did not stay."
     )
-    rows = ["| | WER | first word p50 | lag p50 | p95 | final p50 | p95 | back |", f"|{'---|' * 8}"]
+    rows = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     rows += [_row(name, one) for name, one in result["listening"].items()]
-    parts = [title, "\n".join(rows), *_exchanges(result), _curve(result, plotted=plotted), _aims(result)]
+    parts = [title, "\n".join(rows), *_exchanges(result), *_curve(result, plotted=plotted), _aims(result)]
     return "\n\n".join([*parts, *result["missing"]])
 
 
 def _row(name: str, one: dict[str, Any]) -> str:
-    lag = ["", ""] if one["lag"] is None else [f"{one['lag'][at]:.0f}" for at in ("p50", "p95")]
-    final = [f"{one['final'][at]:.0f}" for at in ("p50", "p95")]
-    cells = [name, f"{one['rate']['wer']:.1%}", f"{one['first']['p50']:.0f}", *lag, *final, f"{one['back']:.1%}"]
+    times = [cell for part in ("first", "lag", "final") for cell in _cells(one[part])]
+    cells = [name, f"{one['rate']['wer']:.1%}", *times, f"{one['back']:.1%}"]
     return f"| {' | '.join(cells)} |"
+
+
+def _cells(spread: dict[str, Any] | None) -> list[str]:
+    return ["", "", ""] if spread is None else [f"{spread['n']}", f"{spread['p50']:.0f}", f"{spread['p95']:.0f}"]
 
 
 def _exchanges(result: dict[str, Any]) -> list[str]:
@@ -35,7 +44,7 @@ def _exchanges(result: dict[str, Any]) -> list[str]:
         return []
     steps = ", ".join(
         f"{title} {found[name]['p50']:.0f} ms (p95 {found[name]['p95']:.0f})"
-        for name, title in (("final", "transcript"), ("token", "first token"), ("audio", "first sound"))
+        for name, title in (("final", "transcript"), ("token", "first token"), ("audio", "first audio"))
     )
     text = f"**A spoken exchange**, {found['audio']['n']} of them, from the end of the speech: {steps}."
     if silenced := found["silenced"]:
@@ -46,14 +55,28 @@ def _exchanges(result: dict[str, Any]) -> list[str]:
     return [text]
 
 
-def _curve(result: dict[str, Any], *, plotted: bool) -> str:
-    held = result["held"]
-    text = (
-        f"**Sessions at once** on this machine, clients included: the final transcript stays within 300 ms of the "
-        f"silence (p95) up to {held['final']} sessions, the first sound within 600 ms of the speech up to "
-        f"{held['audio']}."
+def _curve(result: dict[str, Any], *, plotted: bool) -> list[str]:
+    """Where each budget broke, the widths, and the plot; nothing, if no curve was measured."""
+    if not (budgets := result.get("budgets")):
+        return []
+    told = "; ".join(_budget(WHAT[name], one) for name, one in budgets.items())
+    title = (
+        f"**Sessions at once** on this machine, their clients included, each speaking one clip after another: {told}."
     )
-    return f"{text}\n\n![p95 over sessions](docs/numbers/voice.svg)" if plotted else text
+    rows = ["| sessions | n | final p50 | p95 | n | first audio p50 | p95 |", f"|{'---|' * 7}"]
+    for width in result["curve"]:
+        cells = [str(width["sessions"]), *_cells(width["final"]), *_cells(width["audio"])]
+        rows.append(f"| {' | '.join(cells)} |")
+    plot = ["![p95 over sessions](docs/numbers/voice.svg)"] if plotted else []
+    return [title, "\n".join(rows), *plot]
+
+
+def _budget(what: str, one: dict[str, Any]) -> str:
+    kept = f"{what} within {one['ms']:g} ms at p95 up to {one['held']} session{'s' if one['held'] != 1 else ''}"
+    if one["broke"] is None:
+        return f"{kept}, the most that were tried"
+    found = f"{one['p95']:.0f} ms" if one["p95"] is not None else "some were refused"
+    return f"{kept}, broken at {one['broke']} ({found})"
 
 
 def _aims(result: dict[str, Any]) -> str:

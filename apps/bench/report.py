@@ -88,7 +88,22 @@ def told(result: Mapping[str, Any], tables: Sequence[Table], remarks: Sequence[s
     for remark in remarks:
         console.print(remark, style="dim", highlight=False, markup=False)
     if path is not None:
-        command = " ".join(["penstock", *sys.argv[1:]])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"command": command, "machine": where, **result}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps({"command": _command(), "machine": where, **result}, indent=2) + "\n", encoding="utf-8"
+        )
         console.print(f"written to {path}", style="dim")
+
+
+def _command() -> str:
+    """How to measure it again: a path of this machine is told from here, or by its name alone."""
+    return " ".join(["penstock", *(_anywhere(word) for word in sys.argv[1:])])
+
+
+def _anywhere(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return word
+    here = Path.cwd()
+    return f"{option}{equals}{path.relative_to(here) if path.is_relative_to(here) else path.name}"

@@ -20,24 +20,20 @@ from apps.bench.report import measuring, spread, table, told
 from apps.bench.served import served
 from apps.bench.voice_alone import alone, plain, whole, with_ends
 from apps.bench.voice_clips import Clip, demo_clips, folder_clips
+from apps.bench.voice_curve import AUDIO, BUDGETS, FINAL, WIDTHS, Load, Width, budgets, curve, many, verdict
 from apps.bench.voice_exchange import all_talked
-from apps.bench.voice_ours import SILENCE_MS, Session, all_heard, session
+from apps.bench.voice_ours import SILENCE_MS, Session, session
 from apps.bench.voice_peers import Contestant, installed, plain_loop, whisperlivekit
 from apps.bench.voice_plot import plot
 from apps.bench.voice_report import (
-    AUDIO_MS,
-    FINAL_MS,
     OURS,
     Exchanges,
     Take,
-    Width,
     aims,
     aims_table,
     as_data,
-    bearable,
     curve_table,
     exchanged,
-    held,
     lines,
     listened,
     listening_table,
@@ -46,30 +42,34 @@ from apps.bench.voice_score import Rate, error_rate
 from apps.settings import AsrSettings
 from apps.speech import BUNDLED
 
-BY_HAND = "penstock, button"
-UNAWARE = "penstock, unaware"
-PLAIN_UNAWARE = "plain loop, unaware"
-WIDTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+BY_HAND = "penstock, push-to-talk"
+UNAWARE = "penstock, computation-unaware"
+PLAIN_UNAWARE = "re-transcribing loop, computation-unaware"
 WARM = 1
 CURE = "`make peer` gets it"
 MORE = ("gateway.max_sessions_per_client=1000", "gateway.audio.address_ahead_s=1000000")
 """All clients are one address here."""
 LEGEND = (
-    f"final: from the end of the speech, where ours waits for {SILENCE_MS} ms of silence first",
-    "button, plain loop: the client says where the speech ends",
-    "first: from the beginning of the speech; lag: from a word's end to its standing there for good",
-    "plain loop: faster-whisper's defaults each second; whisperlivekit: its localagreement on faster-whisper",
-    "whisperlivekit places words by their times, which a model as small as the demo's tells coarsely",
-    "unaware: computing takes no time; back: words that were shown and did not stay",
+    "first partial: from the beginning of the speech; partial lag: from a word's end to its standing there for good",
+    f"finalisation: from the end of the speech; penstock waits for {SILENCE_MS} ms of silence first",
+    "push-to-talk, re-transcribing loop: the client says where the speech ends; whisperlivekit: its last change counts",
+    "re-transcribing loop: faster-whisper's defaults on all there is, each second; retracted: words that did not stay",
+    "whisperlivekit: its localagreement policy on faster-whisper, with its defaults",
+    "computation-unaware: computing takes no time; all others are computation-aware, in real time",
+    f"curve, at p95: finals within {BUDGETS[FINAL]:g} ms of the silence, first audio within {BUDGETS[AUDIO]:g} ms of",
+    "the speech, silence included; the clients share the machine, and each session speaks one clip after another",
 )
 
 
-class Plan(NamedTuple):
-    """How much: `clips` clips one by one, `exchanges` exchanges with an interruption, `each` clips of a session."""
+WHAT = {FINAL: "final transcript after the silence", AUDIO: "first audio after the speech"}
 
-    clips: int = 40
+
+class Plan(NamedTuple):
+    """How much: `clips` one by one, `exchanges` with an interruption, `load` and `widths` of the curve."""
+
+    clips: int = 32
     exchanges: int = 20
-    each: int = 3
+    load: Load = Load()
     widths: tuple[int, ...] = WIDTHS
     unseen: bool = False
     folder: Path | None = None
@@ -120,7 +120,15 @@ async def _measured(options: Sequence[str], model: str, asr: AsrSettings, plan: 
         async with served([*options, *sets], Path(name)) as ours:
             takes |= await _contest(ours.url, model, plan, clips, Path(name))
             exchanges = await _exchanges(ours.url, plan, clips) if plan.exchanges else None
-            return Found(takes, reference, exchanges, await _curve(ours.url, plan, clips))
+            first = _one(takes[OURS], exchanges) if exchanges else None
+            return Found(takes, reference, exchanges, await curve(ours.url, clips, plan.load, plan.widths, first))
+
+
+def _one(takes: Sequence[Take], exchanges: Exchanges) -> Width:
+    """The curve's first point: what was measured of one session alone."""
+    return Width(
+        1, spread(1000 * (heard.final - clip.speech_ends) - SILENCE_MS for clip, heard in takes), exchanges.audio
+    )
 
 
 async def _alone(model: str, asr: AsrSettings, plan: Plan, clips: Sequence[Clip]) -> tuple[dict[str, list[Take]], Rate]:
@@ -173,37 +181,7 @@ async def _exchanges(url: str, plan: Plan, clips: Sequence[Clip]) -> Exchanges:
     """Exchanges one by one, each interrupted."""
     with measuring("exchanges", plan.exchanges + WARM) as step:
         await all_talked(url, clips[:WARM], 1, step)
-        return exchanged(await all_talked(url, _many(clips, plan.exchanges), 1, step, interrupted=True))
-
-
-async def _curve(url: str, plan: Plan, clips: Sequence[Clip]) -> list[Width]:
-    """More and more sessions at once, until both budgets are broken by far."""
-    made: list[Width] = []
-    with measuring("more and more sessions", 2 * len(plan.widths)) as step:
-        for sessions in plan.widths:
-            before = made[-1] if made else None
-            final = audio = None
-            if before is None or bearable(before.final, FINAL_MS):
-                takes = await all_heard(url, _many(clips, sessions * plan.each), sessions, _nothing)
-                final = spread(1000 * (heard.final - clip.speech_ends) - SILENCE_MS for clip, heard in takes)
-            step()
-            if before is None or bearable(before.audio, AUDIO_MS):
-                steps = await all_talked(url, _many(clips, sessions * plan.each), sessions, _nothing)
-                audio = spread(1000 * one.audio for one in steps)
-            step()
-            if final is None and audio is None:
-                break
-            made.append(Width(sessions, final, audio))
-    return made
-
-
-def _nothing() -> None:
-    """No bar moves."""
-
-
-def _many(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """So many clips, again and again the same where there are too few."""
-    return [clips[at % len(clips)] for at in range(count)]
+        return exchanged(await all_talked(url, many(clips, plan.exchanges), 1, step, interrupted=True))
 
 
 def _tell(plan: Plan, asr: AsrSettings, found: Found, path: Path | None) -> None:
@@ -215,7 +193,7 @@ def _tell(plan: Plan, asr: AsrSettings, found: Found, path: Path | None) -> None
     named = Path(asr.model).name if asr.model else "the bundled demo model"
     result: dict[str, Any] = {
         "bench": "voice",
-        "plan": {**plan._asdict(), "folder": plan.folder is not None},
+        "plan": {**as_data(plan), "folder": plan.folder is not None},
         "model": named,
         "spoken": spoken,
         "silence_ms": SILENCE_MS,
@@ -224,16 +202,21 @@ def _tell(plan: Plan, asr: AsrSettings, found: Found, path: Path | None) -> None
         "listening": as_data(ways),
         "exchanges": as_data(found.exchanges),
         "curve": as_data(found.widths),
-        "held": held(found.widths),
+        "budgets": as_data(budgets(found.widths)),
         "aims": [{**as_data(aim), "met": aim.met} for aim in reached],
     }
     tables = [
-        listening_table(ways, found.whole, f"one session, {found.whole.words} words (p50 in ms)"),
+        listening_table(
+            ways,
+            found.whole,
+            f"one session, {len(found.takes[OURS])} clips, {found.whole.words} words (p50, p95 in ms)",
+        ),
         *([_exchanges_table(found.exchanges)] if found.exchanges else []),
         *([curve_table(found.widths)] if found.widths else []),
         aims_table(reached),
     ]
-    told(result, tables, [f"{named}; {spoken}; {plan.threads} thread(s)", *LEGEND, *missing], path)
+    broken = [verdict(WHAT[name], one) for name, one in budgets(found.widths).items()]
+    told(result, tables, [*broken, f"{named}; {spoken}; {plan.threads} thread(s)", *LEGEND, *missing], path)
 
 
 def _exchanges_table(exchanges: Exchanges) -> Table:

@@ -16,8 +16,8 @@ PATIENCE_S = 5.0
 """How long is waited for a reply, and for its end when it is interrupted."""
 PLAYED_S = 0.7
 """So long a reply is heard before it is interrupted."""
-MOST_TOKENS = 32
-"""Of a reply: about ten seconds of it."""
+MOST_TOKENS = 20
+"""Of a reply: about six seconds of it."""
 OVER_S = 30.0
 """An exchange that is not over by then is left as it is."""
 

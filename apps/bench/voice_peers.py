@@ -1,7 +1,8 @@
 """What our transcription is compared with, each a server of its own in real time: a plain loop, and whisperlivekit.
 
 The plain loop transcribes all it has every second, and is told where a clip ends. whisperlivekit finds that by itself,
-and has no word for a final transcript: its last change is taken for it.
+and has no word for a final transcript: its last change is taken for it. After a second of silence its stream is ended
+as its own client does it, and nothing is over before it says that all has been transcribed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosedOK
 
 from apps.bench.voice_clips import Clip
 from apps.bench.voice_ours import PATIENCE_S
@@ -32,8 +32,11 @@ PIECE_S = 0.02
 LEAD_S = 0.5
 """Silence before a clip, which whoever speaks into a microphone leaves, too; times count from after it."""
 READY_S, STOP_S, POLL_S = 120.0, 10.0, 0.1
-SETTLED_S = 2.5
-"""When whisperlivekit has changed nothing for so long after the end of the speech, that was its last word."""
+TAIL_S = 1.0
+"""Silence after a clip for whisperlivekit, whose VAD wants a tenth of it."""
+END = b""
+"""What ends a stream of whisperlivekit, and what it says when all of it has been transcribed."""
+ENDED = "ready_to_stop"
 LEAD = bytes(2 * int(RATE * LEAD_S))
 PEER = Path(sys.prefix) / "peer" / "bin" / "python"
 """Where `make peer` puts it."""
@@ -71,7 +74,7 @@ async def send_in_real_time(socket: ClientConnection, sound: bytes, begun: float
 class PlainLoop:
     """See `voice_plain.py`."""
 
-    name = "plain loop"
+    name = "re-transcribing loop"
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -107,33 +110,37 @@ class WhisperLiveKit:
         self._url = url
 
     async def hear(self, clip: Clip) -> Heard:
-        """See `Contestant`; after the clip there is silence, by which it ends."""
+        """See `Contestant`; after the clip there is silence, by which its speech ends."""
         shown: list[Shown] = []
-        sound = at_16k(LEAD + clip.sound + bytes(2 * int(RATE * (PATIENCE_S + SETTLED_S))))
         async with connect(f"{self._url}/asr?language=en", compression=None) as socket:
             begun = time.perf_counter() + LEAD_S
-            sending = asyncio.create_task(send_in_real_time(socket, sound, begun - LEAD_S))
+            sending = asyncio.create_task(self._send(socket, clip, begun))
             try:
-                await self._read(socket, clip, begun, shown)
+                await self._read(socket, shown, begun, begun + clip.seconds + TAIL_S + PATIENCE_S)
             finally:
                 sending.cancel()
                 await asyncio.wait([sending])
         last = shown[-1] if shown else Shown(clip.seconds + PATIENCE_S, "")
         return Heard(tuple(shown[:-1]), last.text, last.at)
 
-    async def _read(self, socket: ClientConnection, clip: Clip, begun: float, shown: list[Shown]) -> None:
+    async def _send(self, socket: ClientConnection, clip: Clip, begun: float) -> None:
+        sound = LEAD + clip.sound + bytes(2 * int(RATE * TAIL_S))
+        await send_in_real_time(socket, at_16k(sound), begun - LEAD_S)
+        await socket.send(END)
+
+    async def _read(self, socket: ClientConnection, shown: list[Shown], begun: float, until: float) -> None:
         """Note every change, until there is none any more."""
-        while True:
-            last = shown[-1].at if shown else clip.seconds + PATIENCE_S - SETTLED_S
-            until = begun + max(clip.speech_ends, last) + SETTLED_S
-            try:
-                async with asyncio.timeout(max(0.0, until - time.perf_counter())):
-                    told = json.loads(await socket.recv())
-            except (TimeoutError, ConnectionClosedOK):
-                return
-            text = text_of(told)
-            if text is not None and text != (shown[-1].text if shown else ""):
-                shown.append(Shown(time.perf_counter() - begun, text))
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.perf_counter()):
+                async for frame in socket:
+                    told = json.loads(frame)
+                    if told.get("type") == ENDED:
+                        return
+                    text = text_of(told)
+                    if text is not None and text != (shown[-1].text if shown else ""):
+                        shown.append(Shown(time.perf_counter() - begun, text))
+        except TimeoutError:
+            return
 
 
 def text_of(told: dict[str, Any]) -> str | None:

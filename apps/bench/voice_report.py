@@ -9,13 +9,13 @@ from rich.table import Table
 
 from apps.bench.report import Spread, spread
 from apps.bench.voice_clips import Clip
+from apps.bench.voice_curve import AUDIO, BUDGETS, FINAL, Width
 from apps.bench.voice_exchange import Step
 from apps.bench.voice_plot import Line
 from apps.bench.voice_score import Heard, Rate, error_rate, first_shown, lags, taken_back, words_of
 
 FINAL_MS, AUDIO_MS, BARGE_IN_MS, POINTS = 300.0, 600.0, 100.0, 2.0
-"""The aims: see `aims`."""
-BEARABLE = 2.0
+"""The aims: see `aims`. They are medians of one session at a time; the curve has budgets of its own."""
 OURS = "penstock"
 
 Take = tuple[Clip, Heard]
@@ -76,17 +76,6 @@ def exchanged(steps: Sequence[Step]) -> Exchanges:
     )
 
 
-class Width(NamedTuple):
-    """So many sessions at once: milliseconds after the configured silence to `final`, after the speech to `audio`.
-
-    None was not measured: fewer sessions were too many already.
-    """
-
-    sessions: int
-    final: Spread | None
-    audio: Spread | None
-
-
 class Aim(NamedTuple):
     """Something that shall be at most `most`."""
 
@@ -107,22 +96,10 @@ def aims(ways: Mapping[str, Listening], whole: Rate, exchanges: Exchanges | None
         made.append(Aim("final after the configured silence, p50 ms", FINAL_MS, ours.final.p50 - silence_ms))
         made.append(Aim("WER above that of the whole file, points", POINTS, 100 * (ours.rate.wer - whole.wer)))
     if exchanges:
-        made.append(Aim("first sound after the end of speech, p50 ms", AUDIO_MS, exchanges.audio.p50))
+        made.append(Aim("first audio after the end of speech, p50 ms", AUDIO_MS, exchanges.audio.p50))
     if exchanges and exchanges.silenced:
         made.append(Aim("speech start to silence, p50 ms", BARGE_IN_MS, exchanges.silenced.p50))
     return made
-
-
-def bearable(found: Spread | None, budget: float) -> bool:
-    """Whether more sessions are worth a look: one shall see how the budget breaks, and not only that it does."""
-    return found is not None and found.p95 <= BEARABLE * budget
-
-
-def held(widths: Sequence[Width]) -> dict[str, int]:
-    """The most sessions at which each budget held, 0 if it never did."""
-    finals = [width.sessions for width in widths if width.final and width.final.p95 <= FINAL_MS]
-    audio = [width.sessions for width in widths if width.audio and width.audio.p95 <= AUDIO_MS]
-    return {"final": max(finals, default=0), "audio": max(audio, default=0)}
 
 
 def lines(widths: Sequence[Width]) -> list[Line]:
@@ -130,28 +107,33 @@ def lines(widths: Sequence[Width]) -> list[Line]:
     finals = [(width.sessions, width.final.p95) for width in widths if width.final]
     audio = [(width.sessions, width.audio.p95) for width in widths if width.audio]
     made = [
-        Line("final after the silence", finals, FINAL_MS),
-        Line("first sound after speech", audio, AUDIO_MS),
+        Line("final after the silence", finals, BUDGETS[FINAL]),
+        Line("first audio after speech", audio, BUDGETS[AUDIO]),
     ]
     return [line for line in made if line.points]
 
 
 def listening_table(ways: Mapping[str, Listening], whole: Rate, title: str) -> Table:
     """How well and how soon each hears."""
-    drawn = _drawn(title, ("", "WER", "first", "lag", "p95", "final", "p95", "back"))
-    drawn.add_row("whole file", f"{whole.wer:.1%}", *[""] * 6)
+    columns = ("", "WER", "first partial", "p95", "partial lag", "p95", "n", "finalisation", "p95", "n", "retracted")
+    drawn = _drawn(title, columns)
+    drawn.add_row("whole file", f"{whole.wer:.1%}", *[""] * 9)
     for name, one in ways.items():
-        lag = ("", "") if one.lag is None else (f"{one.lag.p50:.0f}", f"{one.lag.p95:.0f}")
-        final = (f"{one.final.p50:.0f}", f"{one.final.p95:.0f}")
-        drawn.add_row(name, f"{one.rate.wer:.1%}", f"{one.first.p50:.0f}", *lag, *final, f"{one.back:.1%}")
+        lag = ("", "", "") if one.lag is None else (f"{one.lag.p50:.0f}", f"{one.lag.p95:.0f}", f"{one.lag.n}")
+        first, final = ((f"{part.p50:.0f}", f"{part.p95:.0f}") for part in (one.first, one.final))
+        drawn.add_row(name, f"{one.rate.wer:.1%}", *first, *lag, *final, f"{one.final.n}", f"{one.back:.1%}")
     return drawn
 
 
 def curve_table(widths: Sequence[Width]) -> Table:
     """The curve for people."""
-    drawn = _drawn("sessions at once (ms)", ("", "n", "final", "p95", "n", "first sound", "p95"))
+    drawn = _drawn("sessions at once (ms)", ("", "n", "final p50", "p95", "n", "first audio p50", "p95"))
     for width in widths:
-        cells = [cell for one in (width.final, width.audio) for cell in _cells(one)]
+        cells = [
+            cell
+            for name, one in ((FINAL, width.final), (AUDIO, width.audio))
+            for cell in (("", "refused", "") if name in width.refused else _cells(one))
+        ]
         drawn.add_row(str(width.sessions), *cells)
     return drawn
 

@@ -38,3 +38,21 @@ def test_figures_are_written_with_the_command_that_made_them(
     said = capsys.readouterr().out
     assert "a remark" in said
     assert "p95" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "told_of"),
+    [
+        ("{here}/docs/x.json", "docs/x.json"),
+        ("--asr={away}/models/small", "--asr=small"),
+        ("docs/x.json", "docs/x.json"),
+    ],
+)
+def test_no_path_of_this_machine_is_told(
+    given: str, told_of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is told from where one stands, or by its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["penstock", "bench", given.format(here=tmp_path, away="/far/away")])
+    told({}, [], [], tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text())["command"] == f"penstock bench {told_of}"
