@@ -15,6 +15,7 @@ from apps.chaos.plan import Kind
 from apps.chaos.record import Record, Struck, Turn, near
 from apps.chaos.spoken import Spoken, judged_calls
 from apps.chaos.words import Broken
+from apps.parts import ALONE
 
 ON_ITS_WAY_S = 1.0
 """Text that was published before its worker's death may reach the client so much later, where much else runs. So a gap
@@ -165,6 +166,8 @@ def told_apart(right: str, got: str) -> str:
 
 def _measure(verdict: Verdict, record: Record, log: Audit) -> None:
     for struck in record.faults:
+        if struck.fault.stage in ALONE:
+            continue
         for turn in record.turns:
             logged = log.turns.get((turn.session, turn.response))
             if not was_struck(struck, turn, logged):

@@ -165,6 +165,23 @@ def test_only_answers_of_the_worker_that_was_struck_have_gaps() -> None:
     assert [(wait.fault, wait.seconds) for wait in verdict.waits] == [(early, 0.5)]
 
 
+def test_stages_of_voice_keep_no_written_answer_waiting() -> None:
+    """A written answer that rests a moment when one of their workers dies does so for another reason."""
+    streaming = turn(pieces=ANSWER * 2)
+    faults = tuple(struck(at, stage=stage) for at in (0.5, 2.5) for stage in ("speech", "speak"))
+    verdict = judged(record(), record(streaming, faults=faults), log_of(streaming))
+    assert (verdict.gaps, verdict.waits) == ([], [])
+
+
+def test_a_call_that_was_acknowledged_must_end_in_the_log() -> None:
+    """Its answers are those of its session."""
+    log = log_of()
+    log.turns["sess_call", "resp_9"].acknowledged = True
+    call = Call(0, 0, 0.0, "sess_call")
+    (broken,) = judged(record(), Record(calls=[call]), log).broken
+    assert (broken.guarantee, broken.who) == ("what is acknowledged ends", "session sess_call, turn resp_9")
+
+
 def test_a_gateway_concerns_those_who_were_connected_to_it() -> None:
     """A client that had moved on has no gap."""
     stayed, moved = turn("0.0", ANSWER * 2), turn("1.0", ANSWER * 2)
