@@ -104,7 +104,8 @@ class FoldingJob(Job):
     def settle(self, count: int, finish: Finish) -> None:
         """The first `count` messages of the call are done with, once all that was published so far stands in the log.
 
-        Then `finish` gets their offsets. The turn's last message stays until its end, for who has to begin again.
+        Then `finish` gets their offsets. The turn's last message stays until its end, for who has to begin again. No
+        more messages than before: only what was published is let go.
 
         Raises:
             ValueError: the call has not been given so many.
@@ -114,9 +115,10 @@ class FoldingJob(Job):
         if self._ended and count == self._given:
             count -= 1
         said = self._forgotten + len(self.outputs)
-        if count <= (self._marks[-1][1] if self._marks else self._gone):
+        known = self._marks[-1] if self._marks else (self._forgotten, self._gone)
+        if count < known[1] or (said, count) == known:
             return
-        if self._marks and self._marks[-1][0] == said:
+        if self._marks and known[0] == said:
             self._marks[-1] = (said, count)
             return
         self._marks.append((said, count))
@@ -140,14 +142,14 @@ class FoldingJob(Job):
             self._forget(said, count - self._gone)
 
     def _forget(self, said: int, messages: int) -> None:
-        """Let go of the next `messages`, and of the outputs before number `said`."""
+        """Let go of the next `messages`, and of the outputs before number `said`; if of those alone, keep the last."""
         assert self._finish is not None
+        self.recovered = [] if messages else [self.outputs[said - self._forgotten - 1][0]]
         self._finish(self.id, self._offsets[:messages])
         del self._offsets[:messages], self._messages[:messages], self.outputs[: said - self._forgotten]
         self._forgotten = said
         self._gone += messages
         self.progress += messages
-        self.recovered = []
 
     def forget_unsure(self) -> None:
         """See `Job.forget_unsure`."""

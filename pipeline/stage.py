@@ -41,6 +41,9 @@ class Settled(NamedTuple):
     The first `messages` that this call of the stage was given are done with, once all that it yielded before
     stands in the log: they may be committed, and are forgotten together with what was published for them. A later call
     for the same turn (a retry, a new owner) begins with the message after them, and has to say the same from there on.
+
+    No more messages than before, such as none at all: only what was published is forgotten, but the last of it. So one
+    message of which very much comes does not hold all of that in memory until it is done with.
     """
 
     messages: int

@@ -406,6 +406,40 @@ async def test_in_a_chain_nothing_is_settled(bus: MemoryBus) -> None:
     assert await bus.end(Part(PROMPTS.name, 0)) == 0
 
 
+async def test_what_was_published_is_let_go_though_no_message_is_settled(bus: MemoryBus) -> None:
+    """Of a message of which much comes, the job holds what is not in the log yet, and for the last word what came last.
+
+    Whoever takes the turn over begins with that message again.
+    """
+    known: list[list[str]] = []
+    parts = "x" * 500
+
+    def stopped(message: Message, published: Any, reason: Any) -> Message:
+        known.append([str(one.at) for one in published])
+        return Finished(message.session, message.turn, status="cancelled")
+
+    async def fold(sounds: Stream) -> Stream:
+        async for sound in sounds:
+            for at, text in enumerate(parts):
+                yield Delta(sound.session, sound.turn, at, text, at)
+                yield Settled(0)
+
+    async with (
+        tapping(bus, REPLIES) as replies,
+        running(loop := make_loop(listening(fold, stopped=stopped), bus, settings=QUICK)),
+    ):
+        await say(bus, "a")
+        await replies.take(len(parts))
+        (job,) = jobs_of(loop)
+        await eventually(lambda: not job.outputs)
+        assert (len(job._messages), list(job._marks), [one.at for one in job.recovered]) == (1, [], [499])  # type: ignore[attr-defined]
+        assert committed(bus) == 0
+        await put(bus, Cancel("s", "audio"))
+        await replies.take(1)
+
+    assert known == [["499"]]
+
+
 async def test_what_was_published_counts_from_what_was_settled(bus: MemoryBus) -> None:
     """Who has the last word about a stream that is given up gets what was said since the last settled message."""
     known: list[list[str]] = []

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from pipeline import request
 from pipeline.errors import SynthesisFailed
 from pipeline.messages import Message, Problem
-from pipeline.stage import LATE, Stage, StopReason, Stream
+from pipeline.stage import LATE, Settled, Stage, StopReason, Stream
 from pipeline.topics import SPEECH_OUT
 from pipeline.voice import RATE, Sentence, Spoken
 from stages.postprocess.speak.ahead import ahead
@@ -32,6 +32,9 @@ LONGEST_S = 3600.0
 
 PATIENCE_S = 2.0
 """Seconds after that deadline in which another sentence is waited for."""
+
+HELD = RATE
+"""Samples of sound after which the loop is told that it need not hold them: nobody will ask for what was said."""
 
 Said = tuple[Piece, float]
 """A piece of sound, and when the sentence it belongs to was said."""
@@ -83,6 +86,8 @@ class SpeakStage:
                         await self._sleep(wait)
                     heard.publish(piece, since)
                     yield Spoken(first.session, first.turn, piece.at, piece.data, piece.marks)
+                    if heard.end // HELD > piece.at // HELD:
+                        yield Settled(0)
             heard.complete = True
         except SynthesisFailed as error:
             self._metrics.failed.inc()

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import SynthesisFailed
 from pipeline.messages import Voice
-from pipeline.stage import Stream
+from pipeline.stage import Settled, Stream
 from pipeline.voice import RATE, Sentence
 from stages.postprocess.speak.stage import SpeakStage
 from stages.postprocess.speak.synthesizer import Sound, spread
@@ -98,7 +98,8 @@ async def spoken(stage: SpeakStage, messages: Iterable[Sentence], clock: Clock |
             yield message
 
     async with asyncio.timeout(20), aclosing(stage(source())) as stream:
-        return [(clock.now if clock else 0.0, message) async for message in stream]
+        told = [(clock.now if clock else 0.0, message) async for message in stream]
+    return [(when, message) for when, message in told if not isinstance(message, Settled)]
 
 
 FAILURE = SynthesisFailed("no voice today")

@@ -15,6 +15,7 @@ from pipeline.messages import Cancel
 from pipeline.stage import Stage
 from pipeline.topics import REPLIES
 from pipeline.voice import RATE, Sentence, Spoken
+from stages.postprocess.speak.encode import PIECE
 from stages.postprocess.speak.espeak_engine import EspeakSynthesizer
 from stages.postprocess.speak.stage import SpeakStage, speak_stage
 from tests.pipeline.fakes import Tap, make_loop, put, running, tapping
@@ -137,6 +138,20 @@ async def test_worker_that_dies_is_followed_by_one_that_says_the_same(bus: Bus) 
     length = anew[-1].at / RATE
     assert killed < 3
     assert length - 0.5 < took < max(length + 1, killed + 12)
+
+
+async def test_the_sound_of_a_long_answer_is_not_held(bus: Bus) -> None:
+    """What stands in the log is let go while the answer is still spoken, and a cancel still says where it ended."""
+    async with tapping(bus, REPLIES) as tap, running(loop := make_loop(stage(lead_s=0.5), bus)):
+        await say(bus, "This takes a little more than four seconds", last=False)
+        pieces = await tap.take(40)
+        (holding,) = [one for one in loop._holdings.values() if one.jobs]
+        (job,) = holding.jobs.values()
+        assert len(job.outputs) <= 2 * RATE / PIECE
+        await put(bus, Cancel("s", "t"))
+        while not pieces[-1].last:
+            pieces += await tap.take(1)
+    assert pieces[-1].at == sum(len(piece.data) for piece in pieces) // 2
 
 
 async def test_real_voice_is_heard_soon(bus: Bus) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline import request
 from pipeline.messages import Encoding, Voice
-from pipeline.stage import LATE, Stream
+from pipeline.stage import LATE, Settled, Stream
 from pipeline.topics import SPEECH_OUT
 from pipeline.voice import RATE, Sentence, Spoken
 from stages import g711
@@ -204,7 +204,7 @@ async def test_same_sound_when_begun_anew() -> None:
 
 async def test_synthesis_runs_ahead_and_no_further() -> None:
     """The next sentence is spoken while the one before is heard, but not more than was allowed."""
-    clock, synthesizer = Clock(), FakeSynthesizer()
+    clock, synthesizer, at = Clock(), FakeSynthesizer(), 0
     stage = make_stage(synthesizer, clock, lead_s=0.5, ahead_s=1.0)
     texts = sentences(*["word word."] * 20)
 
@@ -215,8 +215,25 @@ async def test_synthesis_runs_ahead_and_no_further() -> None:
     async with aclosing(stage(source())) as stream:
         async for message in stream:
             await settle()
-            assert len(synthesizer.said) <= message.at / RATE + 1.0 / 1.28 + 2.5
+            at = at if isinstance(message, Settled) else message.at
+            assert len(synthesizer.said) <= at / RATE + 1.0 / 1.28 + 2.5
     assert len(synthesizer.said) == 20
+
+
+async def test_who_runs_it_need_not_hold_what_was_said() -> None:
+    """Once a second of sound that is told; no sentence is done with before the end, so that all can be said again."""
+    told = []
+
+    async def source() -> Stream:
+        for message in sentences("word word word. ", "word word."):
+            yield message
+
+    async with asyncio.timeout(10), aclosing(make_stage()(source())) as stream:
+        told = [message async for message in stream]
+    places = [n for n, message in enumerate(told) if isinstance(message, Settled)]
+    assert {message for message in told if isinstance(message, Settled)} == {Settled(0)}
+    assert [told[n - 1].at // RATE for n in places] == [0, 1]
+    assert max(b - a for a, b in zip([0, *places], [*places, len(told)], strict=True)) <= RATE / PIECE + 2
 
 
 async def test_the_one_that_is_needed_first_is_spoken_first() -> None:
@@ -314,7 +331,7 @@ async def test_sentences_are_not_waited_for_beyond_the_deadline() -> None:
         await asyncio.Event().wait()
 
     async with asyncio.timeout(10), aclosing(make_stage(clock=clock)(source())) as stream:
-        *pieces, last = [message async for message in stream]
+        *pieces, last = [message async for message in stream if isinstance(message, Spoken)]
 
     assert letters(b"".join(piece.data for piece in pieces)) == "A sentence of three seconds it is.___"
     assert last.problem == LATE
