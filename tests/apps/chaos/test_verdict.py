@@ -8,7 +8,7 @@ import pytest
 
 from apps.chaos.audit import Audit
 from apps.chaos.plan import Kind
-from apps.chaos.record import Record, Turn
+from apps.chaos.record import Call, Record, Turn
 from apps.chaos.verdict import Difference, Verdict, difference, judged, takeovers
 from tests.apps.chaos.runs import ANSWER, log_of, record, struck, turn
 
