@@ -66,6 +66,7 @@ def called(nodes: list[ast.AST], module: str, name: str) -> Iterator[dict[str, A
 # ---- no pickle -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled() -> None:
     """No file imports what makes objects of bytes, and weights are loaded as nothing but weights."""
     for path, nodes in sources():

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from apps.gateway.keys import Keyring, read
 from tests.apps.test_cli import penstock
 
 
+@pytest.mark.slow
 def test_a_key_is_made_listed_and_revoked(tmp_path: Path) -> None:
     """The key alone is written to the output, so that a script can take it; the list tells all but the key."""
     path = tmp_path / "keys.json"
@@ -32,6 +35,7 @@ def test_a_key_is_made_listed_and_revoked(tmp_path: Path) -> None:
     assert entry.id in penstock("keys", "list", "--all", **there).stdout
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     """No file, an unknown id and a name that can be none are told in a line, with the status of their kind."""
     path = str(tmp_path / "keys.json")

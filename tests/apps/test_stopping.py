@@ -55,6 +55,7 @@ def told(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, s
     return process.returncode, said, monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 @pytest.mark.parametrize(
     ("name", "arguments"), [("_loaded", []), ("_without_weights", ["--model", "instant"])], ids=["model", "tokenizer"]

@@ -84,6 +84,7 @@ def test_prompts_that_cannot_be_are_no_endless_search(monkeypatch: pytest.Monkey
             next(prompts)
 
 
+@pytest.mark.slow
 def test_threads_are_as_before_also_after_a_failure(pair: tuple[Path, Path]) -> None:
     """What goes wrong in a measurement leaves the process as it was."""
     before = torch.get_num_threads()

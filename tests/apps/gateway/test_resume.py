@@ -184,6 +184,7 @@ async def test_an_old_cursor_is_refused() -> None:
             assert (await client.closed())[0] == 4410
 
 
+@pytest.mark.slow
 async def test_a_quiet_session_in_a_busy_log() -> None:
     """A session of which nothing was heard for long is found again without reading all that others said since."""
     bus = MemoryBus(partitions=1, keep=20_000)

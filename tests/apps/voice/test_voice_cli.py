@@ -80,6 +80,7 @@ async def test_errors_name_the_file(tmp_path: Path) -> None:
     assert told.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["transcribe", "--srt", "-"], ["transcribe"], ["talk"]])
 async def test_nobody_reads_the_output(tmp_path: Path, arguments: list[str]) -> None:
     """Then the command ends without a word, with the status that shells give to that."""

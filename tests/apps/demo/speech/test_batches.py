@@ -92,6 +92,7 @@ def test_noise_has_no_words(with_times: bool) -> None:
     assert wanted == [tokenizer.special("nospeech"), tokenizer.special("endoftext")]
 
 
+@pytest.mark.slow
 def test_a_batch_is_labelled(corpus: Corpus) -> None:
     """Every told word is looked for where its frames are labelled with it."""
     maker = Maker(corpus, seed=1)
@@ -105,6 +106,7 @@ def test_a_batch_is_labelled(corpus: Corpus) -> None:
     assert batch.looks[0, places[0]].nonzero().flatten().tolist() == list(range(5, 20))
 
 
+@pytest.mark.slow
 def test_batches_come_without_end(corpus: Corpus) -> None:
     """Clips of a like length come together; all shapes fit, all numbers are finite."""
     batches = iter(Maker(corpus, seed=2))

@@ -75,6 +75,7 @@ def test_unseen_voices_are_unseen() -> None:
         assert accent in voices.UNSEEN_ACCENTS or variant in voices.UNSEEN_VARIANTS
 
 
+@pytest.mark.slow
 def test_parts_are_written_side_by_side(tmp_path: Path) -> None:
     """Two processes write half of the clips each, and the last progress is all of them."""
     told = list[int]()

@@ -20,6 +20,7 @@ def trainer() -> Trainer:
     return Trainer(Whisper(SHAPE))
 
 
+@pytest.mark.slow
 def test_it_learns_and_goes_on(tmp_path: Path) -> None:
     """All four losses fall on one batch; what was stored goes on as if nothing had happened."""
     write(tmp_path / "corpus" / "part0", seed=1, count=30)
@@ -39,6 +40,7 @@ def test_it_learns_and_goes_on(tmp_path: Path) -> None:
     torch.testing.assert_close(other.step(batch, 0.5), expected)
 
 
+@pytest.mark.slow
 def test_the_time_is_kept(tmp_path: Path) -> None:
     """A run ends when its seconds are used up, and leaves a checkpoint that says so."""
     write(tmp_path / "corpus" / "part0", seed=1, count=20)

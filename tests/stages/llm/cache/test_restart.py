@@ -95,6 +95,7 @@ async def conversation(start: Callable[[], TorchEngine], *, restarts: bool = Fal
     return answers, cached
 
 
+@pytest.mark.slow
 @needs_demo
 @pytest.mark.parametrize("drafting", [False, True], ids=["alone", "with a draft"])
 async def test_the_same_bits_with_and_without_and_after_a_restart(

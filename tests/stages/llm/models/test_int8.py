@@ -118,6 +118,7 @@ def held() -> dict[int, int]:
     return {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forward", ["auto", "library"])
 def test_the_weights_are_there_once(forward: Forward, tmp_path: Path) -> None:
     """After loading, a model's linear layers hold one byte for each weight, and nothing else of them is left."""

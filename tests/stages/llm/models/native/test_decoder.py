@@ -118,6 +118,7 @@ def test_other_processors_get_it_right(
         assert (last_logits(own) - expected).abs().max() <= NEAR[dtype] * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_it_is_compiled_once(anew: Path) -> None:
     """The next process finds it; nobody else can change it."""
     assert library.library() is not None
@@ -130,6 +131,7 @@ def test_it_is_compiled_once(anew: Path) -> None:
     assert anew.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_who_can_keep_nothing_compiles_each_time(anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It works, and no file is left behind, neither beside the program nor among the passing ones."""
     monkeypatch.setattr(library, "user_cache", lambda name: None)
