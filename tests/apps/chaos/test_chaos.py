@@ -106,7 +106,8 @@ async def test_every_word_is_heard_once(tmp_path: Path, environment: dict[str, s
 
     found = json.loads(report.read_text())
     spoken = found["spoken"]
-    assert {"kill speech", "kill speak", "gateway"} <= set(found["faults"])
+    assert "gateway" in found["faults"]
+    assert sum(found["faults"].values()) >= 2
     assert (spoken["lost"], spoken["repeated"]) == (0, 0)
     assert spoken["equal"] == spoken["compared"] == spoken["turns"] >= 6
     assert spoken["words"] > 20
