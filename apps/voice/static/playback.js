@@ -82,8 +82,13 @@ export class Playback {
   }
 
   #flushed(number, at, cut) {
-    this.#flushes.get(number)?.({ at, cut });
+    this.#flushes.get(number)?.({ at, cut: cut.map(({ item, played }) => ({ item, played: this.#heard(played) })) });
     this.#flushes.delete(number);
+  }
+
+  /** Of what was played the last is still on its way to the ear: in the sound card, or over Bluetooth. */
+  #heard(played) {
+    return Math.max(0, Math.round(played - (this.#context.outputLatency || 0) * RATE));
   }
 
   #hear(data) {

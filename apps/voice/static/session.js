@@ -32,6 +32,7 @@ export class Session {
   #queue = []; // entries of lines, or null for an answer to what was spoken
   #asked = false; // a response was asked for, and has not begun
   #talking;
+  #dumb = false; // the server does not speak, and that was said
   #watchdog = 0;
 
   constructor(url, key, measures, hooks) {
@@ -220,8 +221,10 @@ export class Session {
   }
 
   #onConfigured(session) {
-    const modalities = session?.output_modalities;
-    if (this.options.reply === "audio" && modalities && !modalities.includes("audio")) this.#hooks.notice(DUMB);
+    const modalities = session?.output_modalities ?? [this.options.reply];
+    const dumb = this.options.reply === "audio" && !modalities.includes("audio");
+    if (dumb && !this.#dumb) this.#hooks.notice(DUMB);
+    this.#dumb = dumb;
   }
 
   /** Somebody cuts in. Measured from the first sample of that speech, if it is known when that was, until silence. */

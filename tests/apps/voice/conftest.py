@@ -19,7 +19,7 @@ from tests.apps.voice.fake_realtime import FakeRealtime
 from tests.apps.voice.sounds import silence, tone, wav
 
 FAKE_DEVICES = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-PAGE_TIMEOUT_MS = 15_000
+PAGE_TIMEOUT_MS = 25_000
 
 
 def speech_of(file: Path) -> str:

@@ -17,13 +17,15 @@ class Script:
     """How a server behaves.
 
     `words` are what is said turn by turn, `answers` what is answered; of both the last one counts for all further ones.
-    It may give `marks` of the words' places in the sound and say what it remembers of an answer, as ours does; refuse
-    to listen (`deaf`) or to speak (`dumb`); or take sound and never react (`absent`).
+    An answer lasts `answer_s`; its sound comes `lead_s` before it is heard. It may give `marks` of the words' places
+    in the sound and say what it remembers of an answer, as ours does; refuse to listen (`deaf`) or to speak (`dumb`);
+    or take sound and never react (`absent`).
     """
 
     words: list[str] = field(default_factory=lambda: ["when are you open on Saturday"])
     answers: list[str] = field(default_factory=lambda: [ANSWER])
     answer_s: float = 6.0
+    lead_s: float = 0.3
     marks: bool = False
     absent: bool = False
     deaf: bool = False

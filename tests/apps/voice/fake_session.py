@@ -19,7 +19,6 @@ from tests.apps.voice.sounds import RATE, tone
 
 LOUD = 1200
 FRAME = RATE // 100
-LEAD_S = 0.3
 PIECE_S = 0.1
 WORD = RATE // 4
 TEXT_OF = {"input_audio": "transcript", "output_audio": "transcript", "input_text": "text", "output_text": "text"}
@@ -263,7 +262,7 @@ class Session:
         sound, since = tone(seconds), asyncio.get_running_loop().time()
         piece = int(PIECE_S * RATE) * 2
         for at in range(0, len(sound), piece):
-            await asyncio.sleep(since + at / 2 / RATE - LEAD_S - asyncio.get_running_loop().time())
+            await asyncio.sleep(since + at / 2 / RATE - self.script.lead_s - asyncio.get_running_loop().time())
             here = [mark for mark in marks if at / 48 <= mark[1] < (at + piece) / 48]
             self.sent[answer.item] = (at + len(sound[at : at + piece])) // 2
             delta = base64.b64encode(sound[at : at + piece]).decode()

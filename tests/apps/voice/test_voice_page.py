@@ -39,6 +39,31 @@ AudioContext.prototype.createMediaStreamSource = function (stream) {
     return join.call(this, stream);
 };
 """
+TAP = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (target, ...rest) {
+    if (this instanceof AudioWorkletNode && !this.numberOfInputs && target instanceof AudioDestinationNode) {
+        const tap = this.context.createAnalyser();
+        connect.call(this, tap);
+        window.loudness = () => {
+            const samples = new Float32Array(tap.fftSize);
+            tap.getFloatTimeDomainData(samples);
+            return Math.max(...samples.map(Math.abs));
+        };
+    }
+    return connect.call(this, target, ...rest);
+};
+"""
+LOUDEST_AFTER = """async (ms) => {
+    const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+    await pause(ms);
+    let loudest = 0;
+    for (let n = 0; n < 25; n += 1) {
+        loudest = Math.max(loudest, window.loudness());
+        await pause(20);
+    }
+    return loudest;
+}"""
 
 
 def refusing(name: str) -> str:
@@ -223,6 +248,19 @@ async def test_a_typed_line_cuts_in(visit: Visit, server: FakeRealtime) -> None:
     assert truncated["audio_end_ms"] > 0
     remembered = server.session.items[truncated["item_id"]]["content"][0]["transcript"]
     await expect(talker.answers.first.locator(HEARD)).to_have_text(remembered)
+
+
+async def test_silence_is_silence(visit: Visit, server: FakeRealtime) -> None:
+    """Once an answer is stopped nothing of it comes out of the loudspeaker any more, though much of it was there."""
+    server.script.lead_s = 3.0
+    talker = await visit(TAP)
+    await talker.type("When are you open?")
+    await expect(talker.answers.locator(HEARD)).to_contain_text("We")
+    await talker.page.wait_for_function("() => window.loudness() > 0.01")
+    await talker.page.keyboard.press("Escape")
+
+    await expect(talker.answers).to_have_attribute("data-state", "cut")
+    assert await talker.page.evaluate(LOUDEST_AFTER, 150) == 0
 
 
 async def test_stop_and_an_answer_heard_to_its_end(visit: Visit, server: FakeRealtime) -> None:

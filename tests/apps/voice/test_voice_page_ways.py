@@ -35,6 +35,21 @@ DROP = """(where) => {
     return event.defaultPrevented;
 }"""
 
+LABELS = ("Start", "Allow it…", "Unmute", "Hold to talk", "Release to send")
+APART = """(labels) => {
+    for (const id of ["stop", "end"]) document.getElementById(id).hidden = false;
+    const parts = [".modes", ".mic", ".tools"].map((name) => document.querySelector(name));
+    const wrong = [];
+    for (const label of labels) {
+        document.getElementById("mic-label").textContent = label;
+        document.getElementById("mic").dataset.mic = label.endsWith("e") ? "on" : "ready";
+        const boxes = parts.map((part) => part.getBoundingClientRect());
+        const out = (part) => part.scrollWidth > part.clientWidth + 1 || part.scrollHeight > part.clientHeight + 1;
+        if (boxes.some((box, n) => n && box.left < boxes[n - 1].right) || out(parts[1])) wrong.push(label);
+    }
+    return wrong;
+}"""
+
 
 async def top(talker: Talker) -> float:
     """Return how far the conversation is scrolled."""
@@ -61,6 +76,14 @@ async def test_the_spoken_word_is_in_view(visit: Visit, server: FakeRealtime) ->
     await talker.page.locator("#scroll").evaluate("node => node.scrollTop = node.scrollHeight")
     await talker.type("And on Sunday?")
     await expect(talker.turns.nth(1)).to_be_in_viewport()
+
+
+async def test_the_controls_are_apart(visit: Visit) -> None:
+    """Whatever the width and the label, no control lies over another, and the button holds its label."""
+    talker = await visit()
+    for width in (320, 360, 390, 480, 600, 761, 820, 900, 1000, 1140, 1180, 1240, 1280, 1920):
+        await talker.page.set_viewport_size({"width": width, "height": 800})
+        assert await talker.page.evaluate(APART, LABELS) == [], width
 
 
 async def test_a_file_is_read(visit: Visit, server: FakeRealtime, tmp_path: Path) -> None:
