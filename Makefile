@@ -12,7 +12,7 @@ PINS := pyproject.toml constraints.txt
 RUNTIME := $(VENV)/.stamp
 DEVELOPMENT := $(VENV)/.stamp-dev
 
-.PHONY: help up test lint venv services peer asr constraints clean
+.PHONY: help up test fast lint venv services peer asr constraints clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ up: $(RUNTIME) ## Serve everything in one process on http://127.0.0.1:8080.
 
 test: $(DEVELOPMENT) ## Lint, then all tests, on a real Kafka, Redis and Chromium.
 	@scripts/test.sh $(ARGS)
+
+fast: $(DEVELOPMENT) ## The tests that need no service and little time: a minute.
+	@SERVICES=none scripts/pytest.sh -m "not slow" $(ARGS)
 
 lint: $(DEVELOPMENT) ## ruff, mypy --strict and import-linter.
 	@scripts/lint.sh

@@ -15,5 +15,5 @@ part() {
 
 part "lint" scripts/lint.sh
 part "programs for the tests" $bin/python -m tests.services --prepare
-part "tests" $bin/python -m pytest --durations=10 "$@"
+part "tests" scripts/pytest.sh --durations=10 "$@"
 echo "== all: $((SECONDS - started)) s"

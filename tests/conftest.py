@@ -7,12 +7,14 @@ Whoever asks for a service is marked for it (`pytest -m 'not kafka'` leaves thos
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests import programs, servers, services
+from tests.room import entered
 from tests.services import KafkaService, RedisService
 
 # Before torch is there, which reads it once: tiny products are slower with more threads, and others run beside us.
@@ -50,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(marker)
         if not wanted and any(item.get_closest_marker(marker) for marker in set(MARKER_OF.values())):
             item.add_marker(pytest.mark.skip(reason="SERVICES=none: needs a real Kafka, Redis or Chromium"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the test's time limit: waiting for others is not its time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where tests run in several processes, have one that is marked `alone` run with none beside it."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    own: str = item.config.option.basetemp  # xdist gives each worker a folder in one of the run's
+    with entered(Path(own).parent / "room", alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

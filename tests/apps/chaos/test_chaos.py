@@ -20,6 +20,7 @@ from tests import services
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.timeout(460),
     pytest.mark.skipif(not services.jars_will_do(), reason="penstock chaos runs a Kafka of its own, on Java"),
 ]

@@ -59,6 +59,7 @@ async def deployment(environment: dict[str, str], tmp_path: Path, place: Path) -
         yield Deployment(stack, tmp_path, {**environment, "XDG_RUNTIME_DIR": str(place)})
 
 
+@pytest.mark.alone
 async def test_a_worker_killed_or_stopped_in_mid_answer_is_replaced_at_once(
     deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:

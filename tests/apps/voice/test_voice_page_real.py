@@ -22,6 +22,7 @@ from tests.servers import unused_port
 pytestmark = [
     pytest.mark.asyncio(loop_scope="package"),
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.timeout(180),
     pytest.mark.skipif(not BUNDLED.is_dir(), reason=f"the demo's recogniser is not there: {BUNDLED}"),
 ]
