@@ -91,8 +91,7 @@ class History:
         for past in pasts:
             wanted[past.session].append(past)
         start = position = min(past.start for past in pasts)
-        present = await self._bus.end(part)
-        end = min(present, max(present if past.end is None else past.end for past in pasts))
+        end = _furthest(pasts, await self._bus.end(part))
         deadline, silent = time.monotonic() + PATIENCE_S, 0
         if start >= end:
             return
@@ -111,6 +110,11 @@ class History:
                 await asyncio.sleep(0)
         if position == start:
             _note_first(pasts, start, end)
+
+
+def _furthest(pasts: list[Past], present: int) -> int:
+    """Up to where to read for all of them; no further than to the present end."""
+    return min(present, max(present if past.end is None else past.end for past in pasts))
 
 
 def _note_first(pasts: list[Past], start: int, first: int) -> None:
