@@ -20,7 +20,8 @@ def voice(result: dict[str, Any], *, plotted: bool) -> str:
         f"beginning of the speech, partial lag from a word's end to its standing there for good, finalisation from the "
         f"end of the speech (`penstock` waits for {silence} ms of silence; for push-to-talk and the re-transcribing "
         f"loop the client says where the speech ends; of whisperlivekit the last change counts). "
-        f"*Computation-unaware*: computing takes no time; *retracted*: words that were shown and did not stay."
+        f"*Unaware*: computation-unaware, computing takes no time; all others are computation-aware. *Retracted*: "
+        f"words that were shown and did not stay."
     )
     rows = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     rows += [_row(name, one) for name, one in result["listening"].items()]

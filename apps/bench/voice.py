@@ -29,22 +29,23 @@ from apps.bench.voice_report import (
     OURS,
     Exchanges,
     Take,
+    accuracy_table,
     aims,
     aims_table,
     as_data,
     curve_table,
     exchanged,
+    latency_table,
     lines,
     listened,
-    listening_table,
 )
 from apps.bench.voice_score import Rate, error_rate
 from apps.settings import AsrSettings
 from apps.speech import BUNDLED
 
 BY_HAND = "penstock, push-to-talk"
-UNAWARE = "penstock, computation-unaware"
-PLAIN_UNAWARE = "re-transcribing loop, computation-unaware"
+UNAWARE = "penstock, unaware"
+PLAIN_UNAWARE = "re-transcribing loop, unaware"
 WARM = 1
 CURE = "`make peer` gets it"
 MORE = ("gateway.max_sessions_per_client=1000", "gateway.audio.address_ahead_s=1000000")
@@ -55,7 +56,7 @@ LEGEND = (
     "push-to-talk, re-transcribing loop: the client says where the speech ends; whisperlivekit: its last change counts",
     "re-transcribing loop: faster-whisper's defaults on all there is, each second; retracted: words that did not stay",
     "whisperlivekit: its localagreement policy on faster-whisper, with its defaults",
-    "computation-unaware: computing takes no time; all others are computation-aware, in real time",
+    "unaware: computation-unaware, computing takes no time; all others are computation-aware, in real time",
     f"curve, at p95: finals within {BUDGETS[FINAL]:g} ms of the silence, first audio within {BUDGETS[AUDIO]:g} ms of",
     "the speech, silence included; the clients share the machine, and each session speaks one clip after another",
 )
@@ -206,11 +207,8 @@ def _tell(plan: Plan, asr: AsrSettings, found: Found, path: Path | None) -> None
         "aims": [{**as_data(aim), "met": aim.met} for aim in reached],
     }
     tables = [
-        listening_table(
-            ways,
-            found.whole,
-            f"one session, {len(found.takes[OURS])} clips, {found.whole.words} words (p50, p95 in ms)",
-        ),
+        accuracy_table(ways, found.whole, "one session at a time"),
+        latency_table(ways),
         *([_exchanges_table(found.exchanges)] if found.exchanges else []),
         *([curve_table(found.widths)] if found.widths else []),
         aims_table(reached),

@@ -113,15 +113,21 @@ def lines(widths: Sequence[Width]) -> list[Line]:
     return [line for line in made if line.points]
 
 
-def listening_table(ways: Mapping[str, Listening], whole: Rate, title: str) -> Table:
-    """How well and how soon each hears."""
-    columns = ("", "WER", "first partial", "p95", "partial lag", "p95", "n", "finalisation", "p95", "n", "retracted")
-    drawn = _drawn(title, columns)
-    drawn.add_row("whole file", f"{whole.wer:.1%}", *[""] * 9)
+def accuracy_table(ways: Mapping[str, Listening], whole: Rate, title: str) -> Table:
+    """How well each hears, and of how much."""
+    drawn = _drawn(title, ("", "WER", "words", "clips", "retracted"))
+    drawn.add_row("whole file", f"{whole.wer:.1%}", f"{whole.words}", "", "")
     for name, one in ways.items():
-        lag = ("", "", "") if one.lag is None else (f"{one.lag.p50:.0f}", f"{one.lag.p95:.0f}", f"{one.lag.n}")
-        first, final = ((f"{part.p50:.0f}", f"{part.p95:.0f}") for part in (one.first, one.final))
-        drawn.add_row(name, f"{one.rate.wer:.1%}", *first, *lag, *final, f"{one.final.n}", f"{one.back:.1%}")
+        drawn.add_row(name, f"{one.rate.wer:.1%}", f"{one.rate.words}", f"{one.final.n}", f"{one.back:.1%}")
+    return drawn
+
+
+def latency_table(ways: Mapping[str, Listening]) -> Table:
+    """How soon each hears: first partial, partial lag, finalisation."""
+    steps = [column for step in ("first", "lag", "final") for column in (f"{step}\np50", "p95")]
+    drawn = _drawn("first partial, partial lag, finalisation (ms)", ("", *steps))
+    for name, one in ways.items():
+        drawn.add_row(name, *(cell for part in (one.first, one.lag, one.final) for cell in _cells(part)[1:]))
     return drawn
 
 
