@@ -15,7 +15,7 @@ from apps.settings import ModelSettings
 from pipeline.errors import EmptyTurn, InvalidParameter
 from pipeline.messages import Sampling
 
-DEADLINE_S = 50
+DEADLINE_S = 100
 QUESTION = "How much is a tent?"
 
 

@@ -20,6 +20,8 @@ from stages.llm.models.model import LoadedModel, load_model
 from tests.stages import models
 from tests.stages.llm.running import answer, make_prompt, some_ids
 
+pytestmark = pytest.mark.slow  # all of them together: every kind of model, with weights
+
 FARTHEST = 8
 NOISE = 0.01
 """On the target's weights, so that the draft is right sometimes: about half of the time."""

@@ -18,6 +18,8 @@ from tests.stages import models
 from tests.stages.conftest import DEMO
 from tests.stages.llm.running import make_prompt, placed, some_ids
 
+pytestmark = pytest.mark.slow  # all of them together: every kind of model, with weights
+
 LENGTHS = (200, 3, 64, 65, 129, 31)
 
 
@@ -119,7 +121,6 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize(
     ("kind", "whose"), [("llama", "auto"), ("llama", "torch"), ("llama", "library"), ("gemma2", "auto")]

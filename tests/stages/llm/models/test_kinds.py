@@ -41,6 +41,8 @@ from stages.llm.pace import Pace
 from tests.stages import models
 from tests.stages.llm.running import answer, make_prompt, reference, some_ids
 
+pytestmark = pytest.mark.slow  # all of them together: every kind of model, with weights
+
 LENGTHS = (3, 34, 65, 96)
 """Of the prompts: below and beyond a window of 24 and a block of 64."""
 

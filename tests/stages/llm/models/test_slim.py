@@ -16,6 +16,8 @@ from tests.stages import models
 from tests.stages.conftest import DEMO
 from tests.stages.llm.test_same_bits import LENGTHS, alone
 
+pytestmark = pytest.mark.slow  # all of them together: every kind of model, with weights
+
 NEAR: dict[DType, float] = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 3e-2}
 """How far the logits may be apart, of the largest."""
 

@@ -18,7 +18,10 @@ from tests.stages.conftest import DEMO
 from tests.stages.llm.models.test_slim import NEAR, VARIANTS, last_logits
 from tests.stages.llm.test_same_bits import alone
 
-pytestmark = pytest.mark.skipif(library.library() is None, reason="there is no C++ compiler")
+pytestmark = [
+    pytest.mark.slow,  # all of them together: every kind of model, and a compiler
+    pytest.mark.skipif(library.library() is None, reason="there is no C++ compiler"),
+]
 
 WITHOUT = ("llama with biases",)
 """Variants with biases in the MLP, which are left to torch."""
@@ -101,7 +104,6 @@ def test_the_demo_models_are_computed_by_it(name: str, dtype: DType) -> None:
     assert is_native(load_model(DEMO.parent / name, device="cpu", dtype=dtype))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("-march=x86-64-v3",)], ids=["any", "AVX2"])
 def test_other_processors_get_it_right(
     flags: tuple[str, ...], tmp_path: Path, anew: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,7 +120,6 @@ def test_other_processors_get_it_right(
         assert (last_logits(own) - expected).abs().max() <= NEAR[dtype] * expected.abs().max()
 
 
-@pytest.mark.slow
 def test_it_is_compiled_once(anew: Path) -> None:
     """The next process finds it; nobody else can change it."""
     assert library.library() is not None
@@ -131,7 +132,6 @@ def test_it_is_compiled_once(anew: Path) -> None:
     assert anew.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.slow
 def test_who_can_keep_nothing_compiles_each_time(anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It works, and no file is left behind, neither beside the program nor among the passing ones."""
     monkeypatch.setattr(library, "user_cache", lambda name: None)
