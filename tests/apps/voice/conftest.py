@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -57,6 +58,12 @@ class Talker:
         """Type a line, and press Enter."""
         await self.page.get_by_role("textbox", name="Your message").fill(text)
         await self.page.keyboard.press("Enter")
+
+    async def until(self, expression: str) -> None:
+        """Wait until that is true in the page, whose policy lets no `wait_for_function` work."""
+        async with asyncio.timeout(PAGE_TIMEOUT_MS / 1000):
+            while not await self.page.evaluate(expression):  # noqa: ASYNC110 - it is the page that changes
+                await asyncio.sleep(0.02)
 
     async def push(self) -> None:
         """Choose push to talk."""

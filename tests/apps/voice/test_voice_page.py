@@ -256,7 +256,7 @@ async def test_silence_is_silence(visit: Visit, server: FakeRealtime) -> None:
     talker = await visit(TAP)
     await talker.type("When are you open?")
     await expect(talker.answers.locator(HEARD)).to_contain_text("We")
-    await talker.page.wait_for_function("() => window.loudness() > 0.01")
+    await talker.until("() => window.loudness() > 0.01")
     await talker.page.keyboard.press("Escape")
 
     await expect(talker.answers).to_have_attribute("data-state", "cut")

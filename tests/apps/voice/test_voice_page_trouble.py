@@ -211,7 +211,7 @@ async def test_for_everybody(visit: Visit, server: FakeRealtime, screen: dict[st
     assert await talker.page.evaluate(NAMELESS) == []
     assert await talker.page.evaluate("document.getAnimations().length") == 0
     assert await talker.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    await talker.page.wait_for_function("window.loudest > 30")
+    await talker.until("window.loudest > 30")
 
 
 async def test_one_can_go_there_and_back(visit: Visit, server: FakeRealtime) -> None:

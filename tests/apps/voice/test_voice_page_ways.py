@@ -94,7 +94,7 @@ async def test_a_file_is_read(visit: Visit, server: FakeRealtime, tmp_path: Path
         await talker.page.locator("#file").set_input_files(wav(tmp_path / name, tone(1.2)))
         await expect(talker.page.locator("#playing-name")).to_have_text(name)
         await expect(clock).to_have_text("Reading it…")
-        await talker.page.wait_for_function("() => Boolean(window.decode)")
+        await talker.until("() => Boolean(window.decode)")
         if name == "first.wav":
             await playing.get_by_role("button", name="Stop").click()
             await expect(playing).to_be_hidden()
