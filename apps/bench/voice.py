@@ -22,8 +22,8 @@ from apps.bench.voice_alone import alone, plain, whole, with_ends
 from apps.bench.voice_clips import Clip, demo_clips, folder_clips
 from apps.bench.voice_curve import AUDIO, BUDGETS, FINAL, WIDTHS, Load, Width, budgets, curve, many, verdict
 from apps.bench.voice_exchange import all_talked
-from apps.bench.voice_ours import SILENCE_MS, Session, session
-from apps.bench.voice_peers import Contestant, installed, plain_loop, whisperlivekit
+from apps.bench.voice_ours import SILENCE_MS, session
+from apps.bench.voice_peers import LEAD_S, Contestant, installed, plain_loop, whisperlivekit
 from apps.bench.voice_plot import plot
 from apps.bench.voice_report import (
     OURS,
@@ -39,7 +39,7 @@ from apps.bench.voice_report import (
     lines,
     listened,
 )
-from apps.bench.voice_score import Rate, error_rate
+from apps.bench.voice_score import Heard, Rate, error_rate
 from apps.settings import AsrSettings
 from apps.speech import BUNDLED
 
@@ -79,11 +79,17 @@ class Plan(NamedTuple):
 
 
 class Ours:
-    """A session of ours as a contestant."""
+    """Our gateway as a contestant, with a session for each clip, as the others have; its turns may end by hand."""
 
-    def __init__(self, name: str, mine: Session) -> None:
+    def __init__(self, name: str, url: str, silence_ms: int | None = SILENCE_MS) -> None:
         self.name = name
-        self.hear = mine.hear
+        self._url, self._silence_ms = url, silence_ms
+
+    async def hear(self, clip: Clip) -> Heard:
+        """See `Contestant`."""
+        async with session(self._url, silence_ms=self._silence_ms) as mine:
+            await asyncio.sleep(LEAD_S)
+            return await mine.hear(clip)
 
 
 class Found(NamedTuple):
@@ -168,8 +174,8 @@ async def _contest(url: str, model: str, plan: Plan, clips: Sequence[Clip], fold
 async def _contestants(url: str, model: str, plan: Plan, folder: Path) -> AsyncGenerator[list[Contestant], None]:
     async with AsyncExitStack() as stack:
         made: list[Contestant] = [
-            Ours(OURS, await stack.enter_async_context(session(url))),
-            Ours(BY_HAND, await stack.enter_async_context(session(url, silence_ms=None))),
+            Ours(OURS, url),
+            Ours(BY_HAND, url, None),
         ]
         if plan.peers:
             made.append(await stack.enter_async_context(plain_loop(model, plan.threads, folder)))

@@ -37,7 +37,12 @@ class Step(NamedTuple):
 
 
 class Talker:
-    """A session that is spoken to, and its microphone."""
+    """A session that is spoken to, and its microphone.
+
+    `lost`: a reply never came. One that comes late would be taken for the next one's, so that is for a new session.
+    """
+
+    lost = False
 
     def __init__(self, line: Call) -> None:
         self.exchange = Exchange(line, Microphone(piece=PIECE), lambda event: None)
@@ -52,6 +57,7 @@ class Talker:
             return len(exchange.replies) > before and exchange.replies[-1].audio is not None
 
         there = await exchange.until(answered, ended + PATIENCE_S - microphone.now)
+        self.lost = not there
         step = _step(exchange.replies[-1] if there else None, ended)
         if there and interruption is not None:
             step = await self._interrupt(exchange.replies[-1], interruption, step)
@@ -104,12 +110,20 @@ async def all_talked(
     waiting = iter(clips)
     found: list[Step] = []
 
+    async def all_with(mine: Talker) -> None:
+        for clip in waiting:
+            found.append(await mine.talk(clip, clips[len(found) - 1] if interrupted else None))
+            step()
+            if mine.lost:
+                break
+
     async def one(number: int) -> None:
         await asyncio.sleep(number / sessions * clips[0].seconds)
-        async with talker(url) as mine:
-            for clip in waiting:
-                found.append(await mine.talk(clip, clips[len(found) - 1] if interrupted else None))
-                step()
+        while len(found) < len(clips):
+            async with talker(url) as mine:
+                await all_with(mine)
+            if not mine.lost:
+                return
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(sessions):

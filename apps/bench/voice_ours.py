@@ -30,7 +30,12 @@ class NotHeard(PenstockError):
 
 
 class Session:
-    """A transcription session and its microphone; one clip after the other."""
+    """A transcription session and its microphone; one clip after the other.
+
+    `lost`: a clip was given up. What comes late of it would be taken for the next one's, so that is for a new session.
+    """
+
+    lost = False
 
     def __init__(self, line: Call, microphone: Microphone, silence_ms: int | None) -> None:
         self._line, self._microphone = line, microphone
@@ -45,7 +50,7 @@ class Session:
         said = self._microphone.say(clip.sound)
         begun, transcript = self._microphone.when(said.start), Transcript()
         shown: list[Shown] = []
-        final = clip.seconds + PATIENCE_S
+        final, self.lost = clip.seconds + PATIENCE_S, True
         committing = asyncio.create_task(self._commit(said)) if self._silence_ms is None else None
         while (arrived := await self._next(begun + clip.seconds + PATIENCE_S)) is not None:
             transcript.take(_checked(arrived.event))
@@ -53,6 +58,7 @@ class Session:
             if not transcript.open and any(one.final for one in transcript):
                 final = arrived.at - begun
                 if self._covered(transcript, said.start / RATE + clip.speech_ends):
+                    self.lost = False
                     break
         if committing is not None:
             await committing
@@ -108,12 +114,20 @@ async def all_heard(url: str, clips: list[Clip], sessions: int, step: Callable[[
     waiting = iter(clips)
     found: list[tuple[Clip, Heard]] = []
 
+    async def all_of(mine: Session) -> None:
+        for clip in waiting:
+            found.append((clip, await mine.hear(clip)))
+            step()
+            if mine.lost:
+                break
+
     async def one(number: int) -> None:
         await asyncio.sleep(number / sessions * clips[0].seconds)
-        async with session(url) as mine:
-            for clip in waiting:
-                found.append((clip, await mine.hear(clip)))
-                step()
+        while len(found) < len(clips):
+            async with session(url) as mine:
+                await all_of(mine)
+            if not mine.lost:
+                return
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(sessions):

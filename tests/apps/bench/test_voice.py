@@ -7,23 +7,19 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
 
-from apps.bench import voice, voice_exchange, voice_ours, voice_peers, voice_plain
+from apps.bench import voice, voice_exchange, voice_ours
 from apps.bench.voice import Plan
 from apps.bench.voice_alone import Alone, Counting
 from apps.bench.voice_clips import Clip, demo_clips, folder_clips
 from apps.bench.voice_curve import BUDGETS, FAR, Load
 from apps.bench.voice_exchange import Step, all_talked, talker
 from apps.bench.voice_ours import PATIENCE_S, NotHeard, all_heard, session
-from apps.bench.voice_peers import PlainLoop, WhisperLiveKit, at_16k, text_of
 from apps.bench.voice_report import aims, exchanged, listened
 from apps.bench.voice_score import Heard, Rate, Shown, first_shown
 from apps.settings import AsrSettings
@@ -106,6 +102,20 @@ async def test_sessions_share_the_clips() -> None:
     assert ([heard.text for _, heard in found], len(steps), len(gateway.sessions)) == (["yes"] * 4, 4, 2)
 
 
+async def test_what_comes_late_is_not_taken_for_the_next_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a clip that was given up the next one is said in a session of its own."""
+    monkeypatch.setattr(voice_ours, "PATIENCE_S", 0.3)
+    gateway = Gateway()
+    async with gateway.serving() as url:
+        hush = Clip("x", "hush", silence(0.1), (), 0.1)
+        found = await all_heard(url, [hush] * 3, 1, lambda: None)
+        assert [heard.text for _, heard in found] == [""] * 3
+        assert len(gateway.sessions) == 3
+        monkeypatch.setattr(voice_exchange, "PATIENCE_S", 0.2)
+        assert len(await all_talked(url, [hush] * 2, 1, lambda: None)) == 2
+    assert len(gateway.sessions) == 5
+
+
 async def test_an_exchange_counts_from_the_end_of_the_speech() -> None:
     """And each step after the one before, a reply that is not interrupted is heard to its end."""
     async with Gateway("how much is it", "ok").serving() as url:
@@ -131,66 +141,6 @@ async def test_no_reply_counts_with_the_time_that_was_waited(monkeypatch: pytest
     monkeypatch.setattr(voice_exchange, "PATIENCE_S", 0.2)
     async with Gateway().serving() as url, talker(url) as mine:
         assert await mine.talk(Clip("x", "hush", silence(0.1), (), 0.1)) == Step(0.2, 0.2, 0.2)
-
-
-async def test_the_plain_loop_transcribes_all_it_has_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every so often, and once more at the end."""
-    monkeypatch.setattr(voice_plain, "EVERY_S", 0.1)
-
-    def transcribe(sound: Any, language: str) -> tuple[list[SimpleNamespace], None]:
-        return [SimpleNamespace(text=f" {len(sound) // 1600} tenths")], None
-
-    handle = partial(voice_plain.handle, SimpleNamespace(transcribe=transcribe), asyncio.Lock())
-    async with asyncio.timeout(DEADLINE_S), serve(handle, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        heard = await PlainLoop(url).hear(clip("x", 0.4))
-        async with connect(url) as socket:
-            await socket.send(b"\0\0" * 1600)
-            assert json.loads(await socket.recv()) == {"text": "1 tenths"}
-    assert heard.text == "10 tenths"
-    assert heard.final >= 0.5
-    assert len(heard.shown) >= 2
-
-
-def test_what_whisperlivekit_shows() -> None:
-    """Lines, and after them what is not sure; silence has no text, and other messages say nothing of it."""
-    lines_ = [{"text": " how much"}, {"speaker": -2, "text": None}, {"text": " is it "}]
-    assert text_of({"lines": lines_, "buffer_transcription": " now"}) == "how much is it now"
-    assert text_of({"lines": [], "buffer_transcription": ""}) == ""
-    assert text_of({"type": "config"}) is None
-
-
-async def test_whisperlivekit_is_waited_for_until_it_has_heard_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its stream is ended after the silence, and its last change is its final, however late; what follows is none."""
-    monkeypatch.setattr(voice_peers, "TAIL_S", 0.1)
-    got: list[str | bytes] = []
-
-    async def handle(socket: ServerConnection) -> None:
-        await socket.send(json.dumps({"type": "config"}))
-        async for frame in socket:
-            got.append(frame)
-            if frame == b"":
-                break
-            if len(got) == 10:
-                await socket.send(json.dumps({"lines": [], "buffer_transcription": "how"}))
-        for text in ("how much", "how much is it", "how much is it"):
-            await socket.send(json.dumps({"lines": [{"text": text}], "buffer_transcription": ""}))
-            await asyncio.sleep(0.05)
-        await socket.send(json.dumps({"type": "ready_to_stop"}))
-        await socket.wait_closed()
-
-    async with asyncio.timeout(DEADLINE_S), serve(handle, "127.0.0.1", 0) as server:
-        heard = await WhisperLiveKit(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}").hear(clip("x", 0.4))
-    sent = sum(len(frame) for frame in got) / 2 / voice_peers.THEIR_RATE
-    assert sent == pytest.approx(voice_peers.LEAD_S + 0.5 + 0.1, abs=0.15)
-    assert (heard.text, [shown.text for shown in heard.shown]) == ("how much is it", ["how", "how much"])
-    assert heard.final >= 0.6
-
-
-def test_the_peers_get_the_same_sound() -> None:
-    """At 16 kHz, as long and as loud."""
-    sound = at_16k(tone(0.5))
-    assert len(sound) / 2 / 16_000 == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_demo_speaks_what_was_held_out() -> None:
@@ -286,6 +236,7 @@ async def test_a_whole_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(voice, "served", served)
     monkeypatch.setattr(voice, "_alone", alone)
     monkeypatch.setattr(voice_exchange, "PLAYED_S", 0.05)
+    monkeypatch.setattr(voice, "LEAD_S", 0.0)
     plan = Plan(clips=2, exchanges=1, load=Load(each=1, fewest=2), widths=(1, 2), peers=False)
     found = await voice._measured([], "model", AsrSettings(), plan, clips)
     voice._tell(plan, AsrSettings(model="x"), found, tmp_path / "voice.json")
