@@ -29,6 +29,9 @@ NOT_RESUMED = 4410
 
 EXPIRED = "session_expired"
 CLOSE_TIMEOUT_S = 2.0
+HELD_S = 10.0
+"""Seconds that an event waits for the audio before it. A ping waits behind it, and some clients (Python's) close their
+socket after 20 s without an answer."""
 
 
 class Codec(Protocol):
@@ -148,10 +151,11 @@ class Connection:
                 await self._let_flow()
 
     async def _let_flow(self) -> None:
-        """Wait with the next event until all audio has gone on that is under way."""
-        while self.closing is None and (wait := self._session.flow(time.monotonic())) > 0:
+        """Wait with the next event until all audio has gone on that is under way, but no longer than `HELD_S`."""
+        until = time.monotonic() + HELD_S
+        while self.closing is None and (wait := self._session.flow(now := time.monotonic())) > 0 and now < until:
             await self._pump()
-            await asyncio.sleep(wait)
+            await asyncio.sleep(min(wait, until - now))
         await self._pump()
 
     def _hear(self, frame: str | bytes) -> float:

@@ -15,9 +15,9 @@ import msgspec
 from apps.gateway.items import new_id
 from apps.gateway.limits import Bucket
 from apps.gateway.outgoing import Outgoing
-from apps.gateway.refusal import Refusal
-from apps.gateway.speaking import samples
-from apps.gateway.streams import STREAM, aside, decoded, pieces
+from apps.gateway.refusal import LIMITED, Refusal
+from apps.gateway.speaking import MS, samples
+from apps.gateway.streams import BEHIND_S, LONGEST, SHORTEST, STREAM, aside, decoded, pieces
 from apps.gateway.terms import Terms
 from pipeline.headers import REPLY_TO, TENANT, TRACE, TURN
 from pipeline.messages import Encoding
@@ -27,10 +27,6 @@ from pipeline.voice import RATE, Listening, Sound
 
 LEAST_S = 0.01
 """What a piece counts at least against the client's rate."""
-SHORTEST = RATE // 10
-"""Samples that make a turn."""
-LONGEST = 240 * RATE
-"""Samples that a turn has at most which the client ends: the speech stage keeps no more."""
 NOTED_EVERY = 2 * RATE
 """Samples after which the log is told how far the audio in it has come."""
 
@@ -77,6 +73,7 @@ class Microphone:
             Refusal: it is none, or too much.
         """
         how = self._how()
+        self._check_pace(now)
         self._take(self._whole(decoded(audio, self._settings.max_append_bytes, "audio"), how.encoding), how, now)
 
     def _whole(self, data: bytes, encoding: Encoding) -> bytes:
@@ -130,6 +127,7 @@ class Microphone:
             Refusal: it is none, or too much, or too little.
         """
         encoding = self._how().encoding
+        self._check_pace(time.monotonic())
         data = decoded(audio, self._settings.max_append_bytes, where)
         if encoding == "pcm16" and len(data) % 2:
             raise Refusal("invalid_value", f"{where} has half a sample: 16-bit PCM has 2 bytes each", param=where)
@@ -175,16 +173,16 @@ class Microphone:
     def take_over(self, other: Microphone) -> None:
         """Go on where `other` stops, which had the session in this gateway: the same stream, and all that waits in it.
 
-        Half a sample is forgotten: what the client sends now begins with a whole one. Without a stream there is nothing
-        to go on with.
+        The client is told whole milliseconds and sends on from there: what comes twice by that is heard once. Half a
+        sample is forgotten. Without a stream there is nothing to go on with.
         """
         if not other.stream:
             return
         self.stream, self._trace = other.stream, other._trace
-        self.position, self.begins, self._noted, self._fresh = other.position, other.begins, other._noted, other._fresh
+        self.position, self._noted, self._fresh = other.position // MS * MS, other._noted, other._fresh
+        self.begins = min(other.begins, self.position)
         self._waiting, self._rate, self._ready_at = other._waiting, other._rate, other._ready_at
-        self._handed = other._handed
-        self._heard_at, self._deaf_until = other._heard_at, other._deaf_until
+        self._heard_at, self._handed, self._deaf_until = other._heard_at, other._handed, other._deaf_until
         other.stream, other._waiting = "", deque()
 
     def end(self) -> None:
@@ -267,6 +265,15 @@ class Microphone:
         while self._waiting and now >= self._ready_at:
             self._hand_over(self._waiting.popleft(), now)
         return max(0.0, self._ready_at - now) if self._waiting else 0.0
+
+    def _check_pace(self, now: float) -> None:
+        """Take no more while too much waits."""
+        waiting = sum(samples(sound.data, sound.how.encoding) for sound in self._waiting) / RATE
+        behind = max(0.0, self._ready_at - now) + waiting / self._settings.speed
+        if behind > BEHIND_S:
+            pace = f"{self._settings.speed:g} times as fast as it is heard"
+            why = f"what was sent has gone on in {behind:.0f} s, {pace}; this was not taken, send it again later"
+            raise Refusal("rate_limit_exceeded", why, kind=LIMITED, retry_after=behind - BEHIND_S)
 
     def _flush(self) -> None:
         """Hand over all that waits, for what comes now belongs behind it."""

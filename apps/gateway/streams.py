@@ -1,4 +1,4 @@
-"""Streams of audio: their names, and what a client's base64 is in them."""
+"""Streams of audio: their names, and what a client's base64 is in them, and how much may be."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from base64 import b64decode
 from collections.abc import Iterator
 
 from apps.gateway.refusal import Refusal
+from pipeline.voice import RATE
 
 STREAM = "audio"
 PIECE = 64 * 1024
 """Bytes of a record at most."""
+SHORTEST = RATE // 10
+"""Samples that make a turn."""
+LONGEST = 240 * RATE
+"""Samples that a turn has at most which the client ends: the speech stage keeps no more."""
+BEHIND_S = 90.0
+"""Seconds that what waits may take to go on; meanwhile no more is taken, which would be kept in memory."""
 
 
 def aside(item: str) -> str:

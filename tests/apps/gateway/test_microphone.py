@@ -190,6 +190,25 @@ def test_what_comes_too_fast_waits() -> None:
     assert 0.6 < now - time.monotonic() < 1.0
 
 
+def test_what_would_wait_too_long_is_not_taken() -> None:
+    """Who has sent minutes too much is told when to come back; what was refused counts nowhere, in an item neither."""
+    desk = VoiceDesk({"speed": 10.0, "ahead_s": 60.0})
+    desk.listen(format={"type": "audio/pcmu"})
+    hour = b"\xff" * 8000 * 1200
+    assert append(desk, hour) == []
+    part = {"type": "input_audio", "audio": b64encode(hour[:8000]).decode()}
+
+    error = error_of(append(desk, hour[:8000]))
+    other = error_of(desk.send("conversation.item.create", item={"type": "message", "role": "user", "content": [part]}))
+    desk.send("input_audio_buffer.commit")
+    in_debt = error_of(append(desk, hour[:8000]))
+
+    assert {one["code"] for one in (error, other, in_debt)} == {"rate_limit_exceeded"}
+    assert error["retry_after"] == pytest.approx(114 - 90, abs=3)
+    assert desk.session.voicing.microphone.position == 1200 * RATE
+    assert len(desk.session.conversation) == 1
+
+
 def test_a_commit_does_not_overtake_its_audio() -> None:
     """What waits goes before the commit that comes behind it."""
     desk = VoiceDesk({"speed": 1.0, "ahead_s": 1.0})
@@ -203,6 +222,20 @@ def test_a_commit_does_not_overtake_its_audio() -> None:
 
 
 # -- how long a stream is
+
+
+def test_who_takes_over_goes_on_at_a_whole_millisecond() -> None:
+    """The client is told whole ones, and sends on from there: it is at the same place as we are."""
+    desk, there = VoiceDesk(), VoiceDesk()
+    append(desk, silence(500) + bytes(2 * 7))
+
+    there.session.take_over(desk.session)
+    append(there, silence(20))
+    desk.session.abandon()
+
+    assert (there.sounds[-1].turn, there.sounds[-1].at) == (desk.stream, 500 * MS)
+    assert desk.pump() == []
+    assert [one.then for one in desk.sounds] == [""]
 
 
 def test_a_stream_ends_when_nothing_comes() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import websockets
 
+from apps.gateway import connection
 from pipeline.memory import MemoryBus
 from tests.apps.gateway.checks import Told
 from tests.apps.gateway.harness import Client, Running, connected, gateway, until
@@ -61,6 +62,18 @@ async def test_a_flood_of_audio_waits_with_its_sender() -> None:
     assert heard["transcript"] == "one"
     assert took < 2.0
     assert flooded <= (2.0 + 20.0 * (took + 1.0)) * 1000 * MS * 2 + 65_536
+
+
+async def test_who_floods_has_its_pings_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its audio waits, the next event is read soon: clients take a silent socket for a dead one."""
+    monkeypatch.setattr(connection, "HELD_S", 0.2)
+    minutes = b64encode(bytes(60_000 * MS * 2)).decode()
+    async with voiced(MemoryBus(), audio={"speed": 2.0, "ahead_s": 2.0}) as (running, _), speaking(running) as flood:
+        for _ in range(3):
+            await flood.send("input_audio_buffer.append", audio=minutes)
+        await asyncio.wait_for(await flood.socket.ping(), 10)
+        await flood.say("still there?", id="mine")
+        assert (await flood.until("conversation.item.added"))["item"]["id"] == "mine"
 
 
 async def test_pieces_of_audio_are_no_requests() -> None:
