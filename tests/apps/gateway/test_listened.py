@@ -32,7 +32,7 @@ async def log_of(*sounds: Sound, key: str = SESSION) -> MemoryBus:
     """Return a bus on which these stand."""
     bus = MemoryBus()
     for one in sounds:
-        await bus.publish(AUDIO.name, AUDIO.encode(one), key=key, headers={})
+        await (await bus.publish(AUDIO.name, AUDIO.encode(one), key=key, headers={}))
     return bus
 
 
@@ -44,7 +44,7 @@ async def found(bus: MemoryBus, noted_at: float | None = None) -> tuple[str, int
 async def test_the_last_sample_is_found() -> None:
     """Of the stream, in whole milliseconds, for that is what clients are told; others' audio is not it."""
     bus = await log_of(sound(0, 2400), sound(2400, 1210), sound(0, 9600, "audio_2"))
-    await bus.publish(AUDIO.name, b"\xc1", key=SESSION, headers={})
+    await (await bus.publish(AUDIO.name, b"\xc1", key=SESSION, headers={}))
 
     assert await found(bus) == ("audio_1", 3600)
 
@@ -73,7 +73,7 @@ async def test_no_more_is_read_than_can_matter(monkeypatch: pytest.MonkeyPatch) 
     bus = await log_of(sound(0, 2400))
     noted_at = time.time()
     await asyncio.sleep(0.25)
-    await bus.publish(AUDIO.name, AUDIO.encode(sound(2400, 2400)), key=SESSION, headers={})
+    await (await bus.publish(AUDIO.name, AUDIO.encode(sound(2400, 2400)), key=SESSION, headers={}))
 
     assert await found(bus, noted_at) == ("audio_1", 2400)
     assert await found(bus, noted_at + 0.25) == ("audio_1", 4800)

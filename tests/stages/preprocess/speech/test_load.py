@@ -37,7 +37,8 @@ async def test_final_pieces_keep_their_time_when_there_is_too_much_to_do(recogni
     """
     recogniser.takes_s = 0.025
     sound = np.concatenate([silence(0.4), say("i want to"), silence(0.24), say("go home please"), silence(0.8)])
-    registry, texts = CollectorRegistry(), []
+    registry = CollectorRegistry()
+    texts: list[str] = []
 
     def value(name: str, kind: str = "") -> float:
         return registry.get_sample_value(f"penstock_speech_{name}", {"kind": kind} if kind else {}) or 0.0
