@@ -51,17 +51,20 @@ CURE = "`make peer` gets it"
 MORE = ("gateway.max_sessions_per_client=1000", "gateway.audio.address_ahead_s=1000000")
 """All clients are one address here."""
 LEGEND = (
-    "first partial: from the beginning of the speech; partial lag: from a word's end to its standing there for good",
-    f"finalisation: from the end of the speech; penstock waits for {SILENCE_MS} ms of silence first",
-    "push-to-talk, re-transcribing loop: the client says where the speech ends; whisperlivekit: its last change counts",
-    "re-transcribing loop: faster-whisper's defaults on all there is, each second; retracted: words that did not stay",
+    "first partial: from the beginning of the speech; partial lag: from a word's",
+    "end to its standing there for good; retracted: words that did not stay",
+    f"finalisation: from the end of the speech; penstock waits for {SILENCE_MS} ms of",
+    "silence first, whisperlivekit's last change counts; for push-to-talk and the",
+    "re-transcribing loop (faster-whisper's defaults, each second) the client says",
+    "where the speech ends",
     "whisperlivekit: its localagreement policy on faster-whisper, with its defaults",
-    "unaware: computation-unaware, computing takes no time; all others are computation-aware, in real time",
-    f"curve, at p95: finals within {BUDGETS[FINAL]:g} ms of the silence, first audio within {BUDGETS[AUDIO]:g} ms of",
-    "the speech, silence included; the clients share the machine, and each session speaks one clip after another",
+    "unaware: computation-unaware, computing takes no time; all others are",
+    "computation-aware, in real time",
+    f"curve, at p95: finals within {BUDGETS[FINAL]:g} ms of the silence, first audio within",
+    f"{BUDGETS[AUDIO]:g} ms of the speech, silence included; the clients share the machine,",
+    "and each session speaks one clip after another",
 )
-
-
+"""In lines of less than eighty characters."""
 WHAT = {FINAL: "final transcript after the silence", AUDIO: "first audio after the speech"}
 
 
