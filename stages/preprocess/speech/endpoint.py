@@ -14,6 +14,9 @@ MANUAL = Detection()
 BEGIN_FRAMES = 2
 """Frames in a row with speech that begin it: what is shorter than 64 ms is a knock."""
 
+LINGER_FRAMES = 2
+"""More such frames that it takes where a client has cut speech off: so many may still sound of what came before."""
+
 SLACK = 0.15
 """How far below the threshold speech that goes on may be."""
 
@@ -48,22 +51,29 @@ def ms(count: int) -> int:
 
 
 class Voice:
-    """Follows the frames of a stream; `last` is where there was speech last."""
+    """Follows the frames of a stream; `last` is where there was speech last.
 
-    def __init__(self) -> None:
+    Args:
+        cut: Whether a client has just ended or forgotten what was said, maybe in the middle of a word.
+    """
+
+    def __init__(self, *, cut: bool = False) -> None:
         self.last = 0
-        self.begins = False
+        self.begun = 0
+        self._needed = BEGIN_FRAMES + (LINGER_FRAMES if cut else 0)
         self._run = 0
         self._going = False
 
     def hear(self, frame: Frame, threshold: float) -> bool:
-        """Whether there is speech in the next `frame`; `begins` is true where it has begun two frames ago."""
+        """Whether there is speech in the next `frame`; `begun` is the number of frames ago that it began, or 0."""
         loud = frame.voice >= threshold
         self._run = self._run + 1 if loud else 0
         self._going = loud or (self._going and frame.voice >= max(threshold - SLACK, 0.01))
         if self._going:
             self.last = frame.end
-        self.begins = self._run >= BEGIN_FRAMES
+        else:
+            self._needed = BEGIN_FRAMES
+        self.begun = self._needed if self._run >= self._needed else 0
         return self._going
 
 

@@ -14,6 +14,7 @@ from pipeline.voice import RATE, Detection, Listening, Sound, SpeechStarted, Spe
 from stages.preprocess.speech.ear import FRAME, MEMORY, RESET, Frame
 from stages.preprocess.speech.endpoint import (
     BEGIN_FRAMES,
+    LINGER_FRAMES,
     LONG_PAUSE,
     MANUAL,
     MOST_PADDING,
@@ -74,7 +75,7 @@ class Listener:
         self._ask, self._explain = ask, explain
         self._how = Listening()
         self._voice = Voice()
-        self._recent: deque[Frame] = deque(maxlen=MOST_PADDING // FRAME + BEGIN_FRAMES + 1)
+        self._recent: deque[Frame] = deque(maxlen=MOST_PADDING // FRAME + BEGIN_FRAMES + LINGER_FRAMES + 1)
         self._turn: Turn | None = None
         self._piece: Piece | None = None
         self._cutting = False
@@ -123,8 +124,8 @@ class Listener:
             self._cut()
         if self._piece is not None:
             self._piece.add(frame.samples, voiced=voiced)
-        elif self._voice.begins:
-            yield from self._begin()
+        elif self._voice.begun:
+            yield from self._begin(self._voice.begun)
         self._look(voiced=voiced)
 
     def skip(self, at: int) -> Iterator[Message]:
@@ -142,6 +143,7 @@ class Listener:
         turn = self._turn or self._opened("")
         turn.name(item, partials=self._how.partials)
         self._end()
+        self._voice = Voice(cut=True)
 
     def clear(self) -> None:
         """Forget what came since the last turn."""
@@ -149,7 +151,7 @@ class Listener:
             self._turn.give_up()
         self._turn = self._piece = None
         self._cutting = False
-        self._voice = Voice()
+        self._voice = Voice(cut=True)
         self._free = self._done = self._at
 
     def stop(self) -> Iterator[Message]:
@@ -207,12 +209,12 @@ class Listener:
             self.clear()
         self._how = how
 
-    def _begin(self) -> Iterator[Message]:
-        """Speech has begun: a piece of it, and a turn where there is none."""
-        speech = self._at - BEGIN_FRAMES * FRAME
+    def _begin(self, count: int) -> Iterator[Message]:
+        """Speech has begun `count` frames ago: a piece of it, and a turn where there is none."""
+        speech = self._at - count * FRAME
         padded = max(speech - self._padding, self._free)
         frames = [frame.samples for frame in self._recent if frame.end - FRAME >= padded]
-        self._piece = Piece(self._at - len(frames) * FRAME, frames, BEGIN_FRAMES, speech)
+        self._piece = Piece(self._at - len(frames) * FRAME, frames, count, speech)
         if self._turn is None:
             start = self._piece.start
             self._opened(item_of(self._stream, start) if self._how.detection else "", start)

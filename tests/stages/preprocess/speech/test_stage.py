@@ -271,13 +271,14 @@ async def test_what_is_cleared_is_forgotten(transcriber: Transcriber) -> None:
         assert [text for text in _texts(told) if text] == ["four"]
 
 
-async def test_a_turn_that_was_cleared_leaves_no_other(transcriber: Transcriber) -> None:
-    """The last piece of a sound that was cleared in its middle begins nothing by what was heard before."""
-    first = sounds(say("one")[: 150 * MS])
-    rest = sounds(silence(2), at=_then(first, "", SERVER).at)
-    told = await _heard(transcriber, [*first, _then(first, "clear", SERVER), *rest, _then(rest, "end", SERVER)])
-    assert sum(isinstance(one, SpeechStarted) for one in told) <= 1
-    assert _texts(told) == []
+@pytest.mark.parametrize("then", ["clear", "commit"])
+async def test_a_turn_that_was_cut_off_leaves_no_other(transcriber: Transcriber, then: str) -> None:
+    """The last frames of a sound that a client has ended in its middle begin nothing by what was heard before."""
+    first = sounds(np.concatenate([silence(0.5), say("one")[: 150 * MS]]))
+    rest = sounds(np.concatenate([say("one")[: 75 * MS], silence(2)]), at=_then(first, "", SERVER).at)
+    told = await _heard(transcriber, [*first, _then(first, then, SERVER, "mine"), *rest, _then(rest, "end", SERVER)])
+    assert sum(isinstance(one, SpeechStarted) for one in told) == 1
+    assert [final.item for final in _finals(told)] == (["mine"] if then == "commit" else [])
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2, 767])
