@@ -141,7 +141,8 @@ class Answer:
     def ended(self, finished: Finished) -> Item:
         """The answer as the item that it is in the end: what was spoken, without what could not be heard any more."""
         text = self.kept
-        if text is None and self.track is not None and finished.status in ("cancelled", "failed"):
+        cut = finished.status == "cancelled" or (finished.status == "failed" and self.track and self.track.position)
+        if text is None and self.track is not None and cut:
             text = self.track.words(self.text, self.track.position)
         return self.item(events.item_status(finished), text)
 

@@ -129,7 +129,14 @@ class Talk:
             elif event["type"] == "conversation.item.deleted":
                 self.told.delete(event["item_id"])
             elif event["type"] == "conversation.item.truncated" and (item := self.told.get(event["item_id"])):
-                self.told.replace(cut(item, event["transcript"]))
+                self._cut(item, event["transcript"])
+
+    def _cut(self, item: Item, heard: str) -> None:
+        """An answer was truncated; it may have ended, and be whole in the draft again, since that was asked for."""
+        self.told.replace(cut(item, heard))
+        draft = self.draft.get(item.id)
+        if draft is not None and len(heard) < len(draft.text):
+            self.draft.replace(cut(draft, heard))
 
     def begin(self, item: Item, follows: Sequence[str]) -> tuple[str | None, list[str]]:
         """An answer begins after the last that is left of `follows`; returns what is before it, and what had to go."""

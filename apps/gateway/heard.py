@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.messages import Problem
 from pipeline.voice import RATE, Transcribed
 
 MOST_TURNS = 64
@@ -16,6 +17,7 @@ MOST_EARLY = 8
 """Transcripts that may come before the item that they belong to."""
 FRAMES = RATE // 10
 """By less than that the speech stage may take the place of a commit to be earlier, for it hears in frames."""
+SILENT = Problem("transcription_failed", "the stream of audio has ended before its transcript was there")
 
 
 class Heard(msgspec.Struct, omit_defaults=True):

@@ -15,17 +15,15 @@ from msgspec.structs import replace
 from apps.gateway import events
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
-from apps.gateway.heard import FRAMES, MOST_EARLY, MOST_OVER, MOST_TURNS, Heard, Hearing
+from apps.gateway.heard import FRAMES, MOST_EARLY, MOST_OVER, MOST_TURNS, SILENT, Heard, Hearing
 from apps.gateway.items import blank, heard, restored, spoken_part, transcribed, untranscribed
 from apps.gateway.metrics import VoiceMetrics
 from apps.gateway.speaking import MS
 from apps.gateway.streams import aside
 from apps.gateway.voices import answers, transcribes
 from apps.gateway.waiting import Waiting
-from pipeline.messages import Finished, Message, Problem, Told
+from pipeline.messages import Finished, Message, Told
 from pipeline.voice import SpeechStarted, SpeechStopped, Transcribed, Transcript
-
-SILENT = Problem("transcription_failed", "the stream of audio has ended before its transcript was there")
 
 
 class Ears:
@@ -174,11 +172,15 @@ class Ears:
         if message.turn == self._heard_to[0] and message.at < self._heard_to[1]:
             self._over.append(message.item)  # the end of a turn that was told: who reads on has begun in its middle
             return []
-        for item in [turn.item for turn in self._turns.values() if not turn.ended]:
-            self._end(item)
+        before = [turn for turn in self._turns.values() if not turn.ended]
+        for turn in before:
+            self._end(turn.item)
+        made = [_speech_stopped(turn, message.at) for turn in before if turn.begun]
         self._await(Heard(message.item, message.turn, auto=True, at=message.at))
         self._note(message.turn, message.at)
-        return [events.heard("speech_started", message.item, audio_start_ms=message.at // MS)]
+        behind = message.turn == self.stream and self.begins < message.at + FRAMES
+        start = max(message.at, self.begins) if behind else message.at
+        return [*made, events.heard("speech_started", message.item, audio_start_ms=start // MS)]
 
     def _stopped(self, name: str, stream: str, at: int) -> list[Event]:
         turn = self._turns.get(name)
@@ -190,8 +192,7 @@ class Ears:
         if turn.alias:  # it had ended before the commit, which is of what came behind it
             self._turns[name] = replace(turn, alias="")
             return self._added(Heard(turn.alias, stream, ended=True, at=turn.at))
-        told = [] if turn.left else [_speech_stopped(turn, at)]
-        return told + self._added(replace(turn, ended=True, left=False))
+        return [_speech_stopped(turn, at)] * turn.begun + self._added(replace(turn, ended=True, left=False))
 
     def _added(self, turn: Heard) -> list[Event]:
         """What was said in a turn is an item."""
@@ -202,7 +203,7 @@ class Ears:
 
     def _said(self, message: Transcript) -> list[Event]:
         turn = self._called(message.item)
-        if turn is None or turn.left:
+        if turn is None or turn.left or (turn.ended and turn.item not in self._talk.told):
             return []
         text = message.text[max(0, turn.chars - message.at) :]
         self._turns[turn.item] = replace(turn, chars=max(turn.chars, message.at + len(message.text)))

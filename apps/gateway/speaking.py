@@ -61,6 +61,8 @@ class Track(msgspec.Struct, omit_defaults=True):
 
     def words(self, text: str, position: int) -> str:
         """What of the answer `text` has been spoken at `position`: whole words, between two marks by their share."""
+        if position <= 0:
+            return ""
         marks = [*self.marks, (len(text), self.position)] if self.whole else self.marks
         if not marks or (self.whole and position >= self.position):
             return text

@@ -144,13 +144,35 @@ def test_what_begins_right_behind_a_commit_is_no_part_of_it() -> None:
     _, name = commit(desk)
     desk.hear()
 
-    begun = desk.started("i2", 980)
+    (begun,) = desk.started("i2", 980)
     desk.transcribed(name, "one")
     desk.stopped("i2", 1900)
     desk.transcribed("i2", "two")
 
-    assert types(begun) == ["input_audio_buffer.speech_started"]
+    assert (begun["type"], begun["audio_start_ms"]) == ("input_audio_buffer.speech_started", 1000)
     assert [one.text for one in desk.session.conversation] == ["one", "two"]
+
+
+def test_what_begins_ends_what_had_begun() -> None:
+    """What was found too late, in what had been committed, ends at the latest where other speech begins."""
+    desk = VoiceDesk()
+    desk.hear(3000)
+    commit(desk)
+    desk.started("i1", 300)
+
+    told = desk.started("i2", 2000)
+
+    assert [(e["type"], e["item_id"]) for e in told][:1] == [(STOPPED, "i1")]
+    assert types(told)[1:] == ["input_audio_buffer.speech_started"]
+
+
+def test_words_of_what_was_deleted_are_not_told() -> None:
+    """Its item is gone."""
+    desk = speaking()
+    _, name = commit(desk)
+    desk.send("conversation.item.delete", item_id="i1")
+
+    assert desk.partial(name, 0, "never mind") == []
 
 
 def test_what_was_committed_is_not_found_again() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.commands import ItemTruncate
+from apps.gateway.commands import ItemTruncate, ResponseCancel
 from apps.gateway.speaking import Track
 from pipeline.messages import Turn
 from tests.apps.gateway.checks import Event
@@ -184,6 +184,39 @@ def test_a_second_cut_is_the_same_before_and_after_the_end(over: bool) -> None:
     assert error_of(cut(desk, item, 700))["message"] == "Audio content of 350ms is already shorter than 700ms"
     desk.finish(turn, status="cancelled", reason="cancelled", length=18)
     assert kept(desk, item) == "one"
+
+
+@pytest.mark.parametrize("kinds", [("cancel", 400), (800, 400)])
+def test_what_is_asked_in_one_flight_leaves_one_text(kinds: tuple[str | int, ...]) -> None:
+    """The end of the answer is read between what was asked and what is told of it: the model knows what was heard."""
+    desk, turn, item = spoken_so_far()
+    desk.finish(turn, length=len(TEXT))
+    for kind in kinds:
+        desk.session.receive(
+            ResponseCancel()
+            if kind == "cancel"
+            else ItemTruncate(item_id=item, content_index=0, audio_end_ms=int(kind))
+        )
+    desk.pump()
+
+    assert kept(desk, item) == "one"
+    assert [u.text for u in desk.ask("go on").conversation] == ["count", "one", "go on"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "cut"])
+def test_an_answer_of_which_nothing_was_heard_is_nothing(how: str) -> None:
+    """Given up before its first sound, none of its words is in the conversation."""
+    desk = VoiceDesk()
+    turn = desk.ask("count")
+    item = str(desk.delta(turn, 0, TEXT)[0]["item"]["id"])
+
+    if how == "cut":
+        assert cut(desk, item, 0)[0]["transcript"] == ""
+    else:
+        desk.send("response.cancel")
+    desk.finish(turn, status="cancelled", reason="cancelled", length=18)
+
+    assert kept(desk, item) == ""
 
 
 def test_two_cuts_in_one_flight() -> None:
