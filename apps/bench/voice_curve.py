@@ -30,7 +30,7 @@ WIDTHS = (1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 class Width(NamedTuple):
     """So many sessions at once: milliseconds after the configured silence to `final`, after the speech to `audio`.
 
-    None was not measured: fewer sessions were too many already, or the gateway refused (`refused` says which and why).
+    None was not measured: fewer sessions were too many already, or the gateway refused or did not answer (`refused`).
     """
 
     sessions: int
@@ -88,7 +88,7 @@ async def _width(url: str, clips: Sequence[Clip], sessions: int, going: Sequence
         for name in going:
             try:
                 found[name] = spread(await MEASURES[name](url, clips, sessions, step))
-            except* PenstockError as errors:
+            except* (PenstockError, TimeoutError) as errors:
                 refused[name] = _first(errors)
     return Width(sessions, found.get(FINAL), found.get(AUDIO), refused)
 
@@ -111,7 +111,7 @@ def _first(errors: BaseException) -> str:
     """What the first error of a group says."""
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
-    return str(errors)
+    return str(errors) or "no answer in time"
 
 
 def many(clips: Sequence[Clip], count: int) -> list[Clip]:

@@ -91,6 +91,17 @@ async def test_a_refusal_breaks_the_budget(monkeypatch: pytest.MonkeyPatch) -> N
     assert curve_table(made).row_count == 4
 
 
+async def test_no_answer_breaks_the_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that is too busy to configure a session has had its chance."""
+
+    def silent(_: int) -> float:
+        raise ExceptionGroup("", [TimeoutError()])
+
+    measured(monkeypatch, silent, lambda _: 1.0)
+    made = await curve("", CLIPS, Load(), (1, 4), None)
+    assert budgets(made)[FINAL] == Budget(300, 0, 1, None, "no answer in time")
+
+
 async def test_a_fault_of_the_bench_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what the gateway refuses is."""
 
