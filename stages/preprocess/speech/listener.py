@@ -143,6 +143,7 @@ class Listener:
         turn = self._turn or self._opened("")
         turn.name(item, partials=self._how.partials)
         self._end()
+        self._free = self._at
         self._voice = Voice(cut=True)
 
     def clear(self) -> None:
@@ -216,7 +217,7 @@ class Listener:
         frames = [frame.samples for frame in self._recent if frame.end - FRAME >= padded]
         self._piece = Piece(self._at - len(frames) * FRAME, frames, count, speech)
         if self._turn is None:
-            start = self._piece.start
+            start = max(self._piece.start, self._done)
             self._opened(item_of(self._stream, start) if self._how.detection else "", start)
             if self._how.detection:
                 yield SpeechStarted(self._stream.session, self._stream.turn, self._named.item, start)
@@ -224,7 +225,7 @@ class Listener:
 
     def _opened(self, item: str, start: int | None = None) -> Turn:
         """A new turn; one that is ended by hand begins where the last one ended."""
-        begins = start if start is not None and item else self._free
+        begins = start if start is not None and item else max(self._free, self._done)
         self._turn = Turn(self._stream, item, begins, partials=self._how.partials)
         return self._turn
 
@@ -263,10 +264,13 @@ class Listener:
         return self._ask(frames, urgency, self._how, self._named.language)
 
     def _close(self) -> None:
-        """The piece ends; what comes is another one, of the same turn."""
+        """The piece ends; what comes is another one, which the silence at its end is before as well.
+
+        For by the time that speech is found a little of it is over: the silence may have its first sound.
+        """
         if self._piece is not None:
             self._piece.close(self._asking)
-            self._free = self._at
+            self._free = self._voice.last
             self._piece = None
             self._cutting = False
 
@@ -298,5 +302,5 @@ class Listener:
         """The turn ends here."""
         self._close()
         turn, self._turn = self._named, None
-        turn.end = self._free = self._done = self._at
+        turn.end = self._done = self._at
         self._ended.append(turn)

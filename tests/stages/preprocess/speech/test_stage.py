@@ -154,6 +154,21 @@ async def test_a_pause_within_a_turn_ends_a_piece_and_loses_no_word(
     assert [len(task.frames) * 32 < 2600 for task in finals] == [True, True]
 
 
+@pytest.mark.parametrize("pause", [0.4, 0.44, 0.46, 0.5, 0.6])
+async def test_speech_right_behind_a_turn_has_its_padding(
+    transcriber: Transcriber, recogniser: ToneRecogniser, pause: float
+) -> None:
+    """Its first sound may be in the silence that has ended the turn before; positions do not go back for that."""
+    told = await _heard(transcriber, sounds(np.concatenate([say("one", 0), silence(pause), say("two"), silence(1)])))
+    if (finals := _finals(told))[1:]:
+        places = [one.at for one in told if isinstance(one, (SpeechStarted, SpeechStopped))]
+        assert places == sorted(places)
+        last = [task for task in recogniser.tasks if task.final][-1]
+        before = np.flatnonzero(np.abs(np.concatenate(last.frames)) > 0.01)[0] / 16_000
+        assert before >= 0.25
+    assert " ".join(final.text for final in finals) == "one two"
+
+
 async def test_a_knock_is_no_speech(transcriber: Transcriber, recogniser: ToneRecogniser) -> None:
     """A single window is not heard at all; what is too short for a word is not recognised."""
     before = np.zeros(16 * 768 + 100, np.int16)
