@@ -152,7 +152,7 @@ def augmented(waves: Tensor, noises: Tensor, rng: np.random.Generator, only_nois
     power = waves.square().sum(1).div((waves != 0).sum(1).clamp(min=1)).sqrt().clamp(min=1e-4)
     ratio = rng.uniform(3, 38, len(waves)) + np.where(rng.random(len(waves)) < NOISY_SHARE, 0, 40)
     scale = power * torch.from_numpy(10 ** (-ratio / 20)).float()
-    alone = torch.from_numpy(10 ** (rng.uniform(-75, -12, len(waves)) / 20)).float()
+    alone = torch.from_numpy(10 ** (rng.uniform(-75, -6, len(waves)) / 20)).float()
     scale = torch.where(torch.from_numpy(only_noise), alone, scale)
     waves = waves + noise(noises, len(waves), waves.shape[1], rng) * scale[:, None]
     peak = waves.abs().amax(1).clamp(min=1e-4)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apps.demo.speech import augment, tokenizer
+from apps.demo.speech import augment, music, tokenizer
 from apps.demo.speech.features import LogMel, frame_counts
 from apps.demo.speech.synthesis import Span
 from apps.demo.speech.texts import units
@@ -24,10 +24,14 @@ BATCH = 32
 BUCKET = 24
 IGNORED = -100
 SILENCE = tokenizer.special("endoftext")
-NOISE_SHARE, TWO_SHARE, MIDDLE_SHARE, PREFIX_SHARE, TIMED_SHARE = 0.05, 0.12, 0.08, 0.2, 0.6
+NOISE_SHARE, TWO_SHARE, MIDDLE_SHARE, PREFIX_SHARE, TIMED_SHARE = 0.12, 0.12, 0.08, 0.2, 0.6
+PROMPT_SHARE, LONGEST_PROMPT = 0.15, 3
+"""How many clips come behind what was said before, and how many sentences that is at most."""
 HEARD_SHARE = 0.8
 LONGEST_S = 7.8
 WINDOW, FULL = 400, 1500
+MUSIC, MUSIC_EVERY = 40, 6
+"""Clips of music beside the noises, and the steps after which one of them is made anew."""
 
 
 class Timed(NamedTuple):
@@ -46,6 +50,14 @@ class Plan:
     samples: NDArray[np.float32]
     utterances: list[list[Timed]] = field(default_factory=list)
     phonemes: list[Span] = field(default_factory=list)
+
+
+class Row(NamedTuple):
+    """What the decoder is given, what it should say next, and the samples in which its targets are heard."""
+
+    given: list[int]
+    wanted: list[int]
+    spans: dict[int, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -139,25 +151,33 @@ def cut(plan: Plan, start: int, end: int) -> Plan:
 
 
 class Maker:
-    """Batches without end."""
+    """Batches without end; `songs` of the noises that they are mixed with are music."""
 
-    def __init__(self, corpus: Corpus, seed: int) -> None:
+    def __init__(self, corpus: Corpus, seed: int, songs: int = MUSIC) -> None:
         self.corpus, self.rng, self.np = corpus, random.Random(seed), np.random.default_rng(seed)
-        self.noises, self.mel = augment.bank(seed=1), LogMel()
+        self.noises, self.mel = torch.cat([augment.bank(seed=1), self.music(songs)]), LogMel()
+        self.songs = songs
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             plans = sorted((self.plan() for _ in range(BATCH * BUCKET)), key=lambda one: len(one.samples))
             groups = [plans[at : at + BATCH] for at in range(0, len(plans), BATCH)]
             self.rng.shuffle(groups)
-            for group in groups:
+            for number, group in enumerate(groups):
+                if number % MUSIC_EVERY == 0:
+                    self.noises[-int(self.np.integers(1, self.songs + 1))] = self.music(1)[0]
                 yield self.batch(group)
+
+    def music(self, count: int) -> Tensor:
+        """New music: (count, samples), of power one."""
+        length = augment.BANK_S * RATE
+        return torch.from_numpy(np.stack([music.piece(self.np, length) for _ in range(count)]))
 
     def plan(self) -> Plan:
         """One clip as it may come from a microphone."""
         kind, rng = self.rng.random(), self.rng
         if kind < NOISE_SHARE:
-            return Plan(np.zeros(int(rng.uniform(0.4, 4.0) * RATE), np.float32))
+            return Plan(np.zeros(int(rng.uniform(0.4, rng.choice((2.0, 4.0, LONGEST_S))) * RATE), np.float32))
         plan = self.corpus.clip(rng)
         kind -= NOISE_SHARE
         if kind < TWO_SHARE:
@@ -191,7 +211,7 @@ class Maker:
 
     def labelled(self, features: Tensor, plans: list[Plan], lengths: Tensor) -> Batch:
         """With the targets of all three heads."""
-        rows = [transcript(one, timed=self.rng.random() < TIMED_SHARE, rng=self.rng) for one in plans]
+        rows = [self.row(one) for one in plans]
         longest, frames = max(len(given) for given, _, _ in rows), features.shape[-1] // 2
         tokens = torch.full((len(plans), longest), SILENCE)
         targets = torch.full((len(plans), longest), IGNORED)
@@ -213,20 +233,34 @@ class Maker:
         positions = self.rng.choices((0, WINDOW, FULL), (0.3, 0.3, 0.4))[0]
         return Batch(features, tokens, targets, words, phonemes, looks, positions)
 
+    def row(self, plan: Plan) -> Row:
+        """The tokens of `plan`, now and then behind others."""
+        timed = self.rng.random() < TIMED_SHARE
+        row = transcript(plan, timed=timed, rng=self.rng)
+        if self.rng.random() >= PROMPT_SHARE:
+            return row
+        said = [self.rng.choice(self.corpus.lines)[1] for _ in range(self.rng.randint(1, LONGEST_PROMPT))]
+        return prompted(row, transcript(Plan(plan.samples, said), timed=timed, rng=self.rng).given[1 if timed else 2 :])
+
+
+def prompted(row: Row, before: list[int]) -> Row:
+    """The same row behind what was said `before`, which is not scored."""
+    given = [tokenizer.special("startofprev"), *before]
+    spans = {len(given) + at: span for at, span in row.spans.items()}
+    return Row([*given, *row.given], [*[IGNORED] * len(given), *row.wanted], spans)
+
 
 def _later(plan: Plan, by: int) -> tuple[list[list[Timed]], list[Span]]:
     after = moved(plan, by)
     return after.utterances, after.phonemes
 
 
-def transcript(
-    plan: Plan, *, timed: bool, rng: random.Random
-) -> tuple[list[int], list[int], dict[int, tuple[int, int]]]:
-    """What the decoder is given, what it should say, and the samples in which its targets are heard."""
+def transcript(plan: Plan, *, timed: bool, rng: random.Random) -> Row:
+    """The tokens of `plan`, with timestamps or without."""
     sot, eot, untimed = (tokenizer.special(name) for name in ("startoftranscript", "endoftext", "notimestamps"))
     if not plan.utterances:
         first = tokenizer.timestamp(rng.choice((0.0, rng.uniform(0, 1)))) if timed else untimed
-        return [sot, first], [tokenizer.special("nospeech"), eot], {}
+        return Row([sot, first], [tokenizer.special("nospeech"), eot], {})
     given, spans = [sot], dict[int, tuple[int, int]]()
     if not timed:
         given.append(untimed)
@@ -241,7 +275,7 @@ def transcript(
     wanted = [*given[1:], eot]
     if not timed:
         wanted[0] = IGNORED
-    return given, wanted, spans
+    return Row(given, wanted, spans)
 
 
 def masked(features: Tensor, frames: Tensor, rng: np.random.Generator) -> Tensor:

@@ -11,6 +11,12 @@ from apps.demo.speech.model import SOURCE_POSITIONS, TARGET_POSITIONS, Shape, Wh
 
 MODEL = Path(__file__).parents[1] / "models" / "asr"
 CHUNK_S = 8
+BOUNDS = {"no_speech_threshold": 0.3, "logprob_threshold": 0.0, "logprob_floor": -0.7}
+"""What of it is not to be believed (see the speech stage's judgement.py): it is surer than OpenAI's models.
+
+Of 1,650 clips of speech, in noise and on the telephone too, none is above the first bound and one below the last;
+of what music still gives text, nearly all is.
+"""
 
 
 def config(model: Whisper) -> dict[str, Any]:
@@ -45,6 +51,7 @@ def convert(model: Whisper, folder: Path) -> None:
             str(folder), quantization="int8", force=True
         )
     amend(folder / "config.json", {"alignment_heads": alignment_heads(model.shape)})
+    (folder / "generation_config.json").write_text(json.dumps(BOUNDS, indent=2) + "\n")
     extractor = {
         "chunk_length": CHUNK_S, "feature_size": MELS, "hop_length": 160, "n_fft": 400, "sampling_rate": 16_000,
     }  # fmt: skip
@@ -52,11 +59,12 @@ def convert(model: Whisper, folder: Path) -> None:
 
 
 def alignment_heads(shape: Shape) -> list[list[int]]:
-    """The (layer, head) that tell where words are: those that were taught to, and the whole last layer.
+    """The (layer, head) that tells where words are: of those that were taught to, the last.
 
-    Of five sets that were tried it was the best: words begin .03 s off in the mean, with the taught heads alone .04 s.
+    With others beside it words begin .01 s nearer, but where the sound goes on after the last word, as in all partial
+    transcripts, one word end in ten is more than .1 s late.
     """
-    return [[layer, 0] for layer in range(shape.decoder)] + [[shape.decoder - 1, at] for at in range(1, shape.heads)]
+    return [[shape.decoder - 1, 0]]
 
 
 def amend(file: Path, values: dict[str, Any]) -> None:

@@ -4,7 +4,11 @@ Sentences are held out from the training by a hash; voices are those of the trai
 had. The word error rate (WER) is told for each way the voice may take and for freely written sentences
 alone, through the recogniser of the speech stage, and for some through the stock faster-whisper, too;
 beside it how often noise without speech gives text (before any voice detection), how far the words'
-beginnings are from where espeak-ng puts them, and what a clip costs.
+beginnings are from where espeak-ng puts them, and what a clip costs. Through the whole speech stage, with
+its voice detection, are tried: how often speech has no text, short answers included, and what a minute each
+of music and noise gives, which other code makes than that of the training (`whole.py`); `--recordings`
+takes a folder of more sounds without speech. That of the shipped figures had 34 minutes of Debian's
+fluidsynth with timgm6mb-soundfont: 30 instruments, drums, two bands and an orchestra, playing at random.
 """
 
 import json
@@ -20,11 +24,12 @@ import jiwer
 import numpy as np
 import torch
 import typer
+from faster_whisper.audio import decode_audio
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from apps.demo.speech import augment, voices
+from apps.demo.speech import augment, voices, whole
 from apps.demo.speech.convert import MODEL
 from apps.demo.speech.synthesis import RATE, Clip, clips, speak
 from apps.demo.speech.texts import held_out, messages, numbered, pieces, speakable, units
@@ -34,6 +39,11 @@ from stages.preprocess.speech.whisper import Whisper
 
 RESULTS = Path(__file__).with_name("results.json")
 NOISE_CLIPS = 25
+SHORT = (
+    "yes", "no", "yes please", "no thanks", "hello", "ok", "thanks", "please", "good", "two", "hi", "yes it is", "blue",
+    "sorry",
+)  # fmt: skip
+THROUGH = ("seen_voices", "unseen_voices", "default_voices", "telephone", "noise_10_db", "short_answers")
 
 Wave = NDArray[np.float32]
 Hear = Callable[[Wave], str]
@@ -144,6 +154,13 @@ def order_numbers(seed: int) -> Iterator[Clip]:
             yield speak(text, voices.seen(rng))
 
 
+def short_answers(seed: int) -> Iterator[Clip]:
+    """A word or three, in voices of the training and others."""
+    rng = random.Random(seed)
+    while True:
+        yield speak(rng.choice(SHORT), rng.choice((voices.seen, voices.unseen))(rng))
+
+
 def ways(seed: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor] | None]:
     """What may happen to a voice between its mouth and the ear."""
     rng, noises = np.random.default_rng(seed), augment.bank(seed)
@@ -187,6 +204,23 @@ def false_texts(hear: Hear, seed: int) -> dict[str, int]:
     return found
 
 
+def without_text(folder: Path, conditions: dict[str, Sequence[Case]]) -> dict[str, str]:
+    """In how many of the clips the whole speech stage hears nothing."""
+    found = {}
+    for name, cases in conditions.items():
+        told = whole.listen(folder, [one.wave for one in cases])
+        found[name] = f"{sum(not one.texts for one in told)} of {len(told)}"
+    return found
+
+
+def sounds_without_speech(folder: Path, seed: int, recordings: Path | None) -> dict[str, whole.Told]:
+    """What the whole speech stage tells of a minute of each sound, and of all `recordings`."""
+    sounds = dict(whole.sounds(seed))
+    for file in sorted(recordings.iterdir()) if recordings else ():
+        sounds[file.stem] = decode_audio(str(file), sampling_rate=RATE)
+    return dict(zip(sounds, whole.listen(folder, sounds.values()), strict=True))
+
+
 def start_errors(whisper: Any, cases: Sequence[Case]) -> dict[str, float]:
     """How many seconds the beginnings of the words are off, in clips that are heard without an error.
 
@@ -221,23 +255,30 @@ def main(
     folder: Annotated[Path, typer.Option(help="The converted model.")] = MODEL,
     count: Annotated[int, typer.Option(help="Clips of each condition.")] = 300,
     seed: Annotated[int, typer.Option()] = 77,
+    recordings: Annotated[Path | None, typer.Option(help="A folder of sounds without speech.")] = None,
     results: Annotated[Path, typer.Option(help="Where the figures are written.")] = RESULTS,
 ) -> None:
     """Evaluate the model and write what was found."""
     console = Console()
     torch.manual_seed(seed)
     hears = {"stage": pipeline(folder), "8_s": quick(folder), "stock_30_s": stock(folder)}
-    scores, seen = {}, list[Case]()
+    scores, kept = {}, dict[str, Sequence[Case]]()
     for name, cases in conditions(count, seed):
-        seen = seen or cases
+        kept[name] = cases
         scores[name] = score(hears["stage"], cases, name, console)._asdict()
         console.print(name, scores[name])
+    rng, seen = np.random.default_rng(seed), kept["seen_voices"]
+    kept["short_answers"] = [case(clip, rng) for clip in islice(short_answers(seed), count)]
     for name in ("8_s", "stock_30_s"):
         scores[f"seen_voices, {name}"] = score(hears[name], seen[: count // 3], name, console)._asdict()
     found = {
         "scores": scores,
         "false_texts": {name: false_texts(hears[name], seed) for name in ("stage", "8_s")},
         "false_texts_of": NOISE_CLIPS,
+        "without_text": without_text(folder, {name: kept[name] for name in THROUGH}),
+        "sounds_without_speech": {
+            name: told._asdict() for name, told in sounds_without_speech(folder, seed, recordings).items()
+        },
         "word_starts": start_errors(load(folder, window=True), seen),
         "ms_a_clip_one_core": {name: milliseconds(hear, seen[:30]) for name, hear in hears.items()},
         "training": json.loads((folder / "training.json").read_text()),

@@ -8,7 +8,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from apps.demo.speech.texts import words
 from apps.demo.tokenizer import byte_signs, spelled
@@ -58,6 +58,7 @@ def save(folder: Path) -> None:
     """Write `tokenizer.json` and what transformers wants beside it."""
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary(), merges=[], ignore_merges=True))
     tokenizer.add_special_tokens([AddedToken(sign, special=True, normalized=False) for sign in SPECIALS])
+    tokenizer.normalizer = normalizers.Replace(Regex(r"^\s+$"), "")  # an empty prompt, which comes as a blank, is none
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(PIECE), behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from pipeline.errors import ModelLoadError
 
 GENERATION = "generation_config.json"
-"""The file of a model in which transformers, too, looks for the bounds, under the same names."""
+"""The file of a model in which transformers, too, looks for the first two bounds, under the same names."""
+
+NAMES = {"silence": "no_speech_threshold", "unlikely": "logprob_threshold", "hopeless": "logprob_floor"}
 
 REPETITIVE = 2.4
 """Text that zlib shrinks by more than this repeats itself."""
@@ -46,22 +48,19 @@ class Spoken(NamedTuple):
 def bounds(folder: Path) -> Bounds:
     """Those of the model in `folder`: what its generation_config.json says, or else OpenAI's.
 
-    A small model that is always sure of its words, as one of a small domain is, has to go by its silence alone: it says
-    `"logprob_threshold": 0`.
+    A small model that is sure of its words, as one of a small domain is, has others: it may go by its silence alone
+    (`"logprob_threshold": 0`), and words at which it hesitates were hardly ever said (`"logprob_floor": -0.7`).
 
     Raises:
         ModelLoadError: that file is none, or what it says are no numbers.
     """
-    file, usual = folder / GENERATION, Bounds()
+    file = folder / GENERATION
     if not file.is_file():
-        return usual
+        return Bounds()
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        silence, unlikely = told.get("no_speech_threshold"), told.get("logprob_threshold")
-        return Bounds(
-            usual.silence if silence is None else float(silence),
-            usual.unlikely if unlikely is None else float(unlikely),
-        )
+        given = {field: told.get(name) for field, name in NAMES.items()}
+        return Bounds(**{field: float(value) for field, value in given.items() if value is not None})
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelLoadError(str(folder), f"{GENERATION}: {error}") from error
 

@@ -11,6 +11,7 @@ from apps.demo.speech import tokenizer
 from apps.demo.speech.batches import (
     FRAME,
     IGNORED,
+    MUSIC_EVERY,
     RATE,
     SILENCE,
     Corpus,
@@ -19,6 +20,7 @@ from apps.demo.speech.batches import (
     Timed,
     cut,
     joined,
+    prompted,
     timed,
     transcript,
 )
@@ -95,7 +97,7 @@ def test_noise_has_no_words(with_times: bool) -> None:
 @pytest.mark.slow
 def test_a_batch_is_labelled(corpus: Corpus) -> None:
     """Every told word is looked for where its frames are labelled with it."""
-    maker = Maker(corpus, seed=1)
+    maker = Maker(corpus, seed=1, songs=2)
     batch = maker.labelled(torch.zeros(1, 80, 120), [plan()], torch.tensor([RATE]))
 
     assert batch.words.shape == batch.phonemes.shape == (1, 60)
@@ -109,7 +111,7 @@ def test_a_batch_is_labelled(corpus: Corpus) -> None:
 @pytest.mark.slow
 def test_batches_come_without_end(corpus: Corpus) -> None:
     """Clips of a like length come together; all shapes fit, all numbers are finite."""
-    batches = iter(Maker(corpus, seed=2))
+    batches = iter(Maker(corpus, seed=2, songs=2))
     for _ in range(4):
         batch = next(batches)
         clips, mels, frames = batch.features.shape
@@ -118,3 +120,55 @@ def test_batches_come_without_end(corpus: Corpus) -> None:
         assert batch.tokens.shape == batch.targets.shape
         assert torch.isfinite(batch.features).all()
         assert int(batch.targets.max()) < tokenizer.size()
+
+
+def test_the_music_changes(corpus: Corpus) -> None:
+    """A part of the noises is music, of which a clip is made anew now and then."""
+    maker = Maker(corpus, seed=1, songs=2)
+    before = maker.noises.clone()
+
+    for _, _ in zip(range(MUSIC_EVERY + 1), maker, strict=False):
+        pass
+
+    changed = (maker.noises != before).any(1).nonzero().flatten().tolist()
+    assert 1 <= len(changed) <= 2
+    assert all(row >= len(before) - 2 for row in changed)
+    assert maker.noises.square().mean(1).allclose(torch.ones(len(before)), atol=0.01)
+
+
+def test_nobody_speaks_in_some_clips(corpus: Corpus) -> None:
+    """About one in eight is noise or music alone, as long as any clip with speech; its target is that nobody speaks."""
+    maker = Maker(corpus, seed=2, songs=2)
+    alone = [plan for plan in (maker.plan() for _ in range(600)) if not plan.samples.any()]
+
+    assert 50 <= len(alone) <= 100
+    assert max(len(plan.samples) for plan in alone) > 5 * RATE
+    given, wanted, _ = transcript(alone[0], timed=False, rng=random.Random(0))
+    assert wanted == [tokenizer.special("nospeech"), tokenizer.special("endoftext")]
+    assert given[0] == tokenizer.special("startoftranscript")
+
+
+def test_what_was_said_before() -> None:
+    """A prompt stands before the start of the transcript and is not scored; nothing else changes but the places."""
+    row = transcript(plan(), timed=True, rng=random.Random(0))
+
+    given, wanted, spans = prompted(row, [THERE, HELLO])
+
+    assert given == [tokenizer.special("startofprev"), THERE, HELLO, *row.given]
+    assert wanted == [IGNORED] * 3 + row.wanted
+    assert spans == {4: (1600, 6400), 5: (8000, 12_800)}
+
+
+def test_some_clips_have_a_prompt(corpus: Corpus) -> None:
+    """About one in seven; it is text that might have been said before."""
+    maker = Maker(corpus, seed=3, songs=2)
+    rows = [maker.row(plan()) for _ in range(300)]
+    behind = [row for row in rows if row.given[0] == tokenizer.special("startofprev")]
+
+    assert 25 <= len(behind) <= 70
+    for row in behind:
+        assert row.given.index(tokenizer.special("startoftranscript")) > 1
+        assert (
+            tokenizer.special("notimestamps")
+            not in row.given[: row.given.index(tokenizer.special("startoftranscript"))]
+        )

@@ -39,3 +39,9 @@ def test_layout(saved: Whispers) -> None:
     assert tokenizer.timestamp(0) == saved.timestamp_begin
     assert tokenizer.timestamp(30) == tokenizer.size() - 1
     assert saved.non_speech_tokens
+
+
+def test_an_empty_prompt_is_none(saved: Whispers) -> None:
+    """Programs that prompt with "" have faster-whisper encode a blank; it is no token."""
+    assert saved.encode(" ") == []
+    assert saved.encode(" hello ") != []

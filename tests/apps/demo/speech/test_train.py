@@ -24,7 +24,7 @@ def trainer() -> Trainer:
 def test_it_learns_and_goes_on(tmp_path: Path) -> None:
     """All four losses fall on one batch; what was stored goes on as if nothing had happened."""
     write(tmp_path / "corpus" / "part0", seed=1, count=30)
-    batch = next(iter(Maker(Corpus(tmp_path / "corpus"), seed=1)))
+    batch = next(iter(Maker(Corpus(tmp_path / "corpus"), seed=1, songs=2)))
     mine = trainer()
 
     losses = [torch.stack(mine.step(batch, 1.0)) for _ in range(12)]
@@ -46,7 +46,7 @@ def test_the_time_is_kept(tmp_path: Path) -> None:
     write(tmp_path / "corpus" / "part0", seed=1, count=20)
     mine = trainer()
 
-    run(mine, Maker(Corpus(tmp_path / "corpus"), seed=1), 1.0, tmp_path / "asr.pt", Console(quiet=True))
+    run(mine, Maker(Corpus(tmp_path / "corpus"), seed=1, songs=2), 1.0, tmp_path / "asr.pt", Console(quiet=True))
 
     other = trainer()
     other.restore(tmp_path / "asr.pt")

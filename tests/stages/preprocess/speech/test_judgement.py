@@ -33,8 +33,8 @@ def test_a_models_own_bounds(tmp_path: Path) -> None:
     told = {"no_speech_threshold": 0.4, "logprob_threshold": None, "suppress_tokens": [1]}
     (tmp_path / GENERATION).write_text(json.dumps(told))
     assert bounds(tmp_path) == Bounds(silence=0.4)
-    (tmp_path / GENERATION).write_text(json.dumps({"logprob_threshold": 0}))
-    assert bounds(tmp_path) == Bounds(unlikely=0.0)
+    (tmp_path / GENERATION).write_text(json.dumps({"logprob_threshold": 0, "logprob_floor": -0.7}))
+    assert bounds(tmp_path) == Bounds(unlikely=0.0, hopeless=-0.7)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"no_speech_threshold": "much"}'])
