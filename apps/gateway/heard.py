@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+from apps.gateway import events
+from apps.gateway.events import Event
+from apps.gateway.speaking import MS
 from pipeline.messages import Problem
 from pipeline.voice import RATE, Transcribed
 
@@ -54,7 +57,7 @@ class Hearing(msgspec.Struct, omit_defaults=True):
     `stream` is the stream that the audio is in, and `position` how far the audio has come at least. `wanted` is a
     response that waits until it can begin, and so are those `beside` the conversation. `heard_to` is where the last
     turn that was found ended, in which stream. `begins` is where that begins which is no turn yet, `noted_at` when the
-    log was told of the position.
+    log was told of the position, and `cleared` up to where the client has forgotten all.
     """
 
     stream: str = ""
@@ -67,3 +70,9 @@ class Hearing(msgspec.Struct, omit_defaults=True):
     begins: int = 0
     noted_at: float = 0.0
     beside: tuple[dict[str, Any], ...] = ()
+    cleared: int = 0
+
+
+def speech_stopped(turn: Heard, at: int) -> Event:
+    """That `turn` is not said any further than position `at`."""
+    return events.heard("speech_stopped", turn.item, audio_end_ms=at // MS)

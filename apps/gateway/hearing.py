@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from apps.gateway import events
 from apps.gateway.conversation import Talk
 from apps.gateway.events import Event
-from apps.gateway.heard import FRAMES, MOST_EARLY, MOST_OVER, MOST_TURNS, SILENT, Heard, Hearing
+from apps.gateway.heard import FRAMES, MOST_EARLY, MOST_OVER, MOST_TURNS, SILENT, Heard, Hearing, speech_stopped
 from apps.gateway.items import blank, heard, restored, spoken_part, transcribed, untranscribed
 from apps.gateway.metrics import VoiceMetrics
 from apps.gateway.speaking import MS
@@ -45,7 +45,7 @@ class Ears:
         self._turns: OrderedDict[str, Heard] = OrderedDict()
         self._over: deque[str] = deque(maxlen=MOST_OVER)
         self._early: OrderedDict[str, Transcribed] = OrderedDict()
-        self._heard_to = ("", 0)
+        self._heard_to, self._cleared = ("", 0), 0
 
     # -- snapshots
 
@@ -54,8 +54,8 @@ class Ears:
         if not (self.stream or self._turns or self._over or self.waiting.wanted):
             return None
         kept = dict(self._turns), tuple(self._over), dict(self._early), self.waiting.wanted
-        beside = tuple(self.waiting.beside)
-        return Hearing(self.stream, self.position, *kept, self._heard_to, self.begins, self.noted_at, beside)
+        places = self._heard_to, self.begins, self.noted_at
+        return Hearing(self.stream, self.position, *kept, *places, tuple(self.waiting.beside), self._cleared)
 
     def restore(self, state: Hearing) -> None:
         """Go on from a snapshot."""
@@ -65,6 +65,7 @@ class Ears:
         self._over.extend(state.over)
         self._early.update(state.early)
         self._heard_to, self.begins, self.noted_at = state.heard_to, state.begins, state.noted_at
+        self._cleared = state.cleared
 
     # -- what there is
 
@@ -92,8 +93,7 @@ class Ears:
     def complete(self, told: Told) -> Told:
         """The same with the end of speech that has begun, which a commit makes an item, and a clear forgets.
 
-        The item is then the one that was told to come: the speech stage, which hears of the commit, calls it by the
-        other name that stands in `told`.
+        The item is then the one that was told to come; the speech stage calls it by the other name, that of the commit.
         """
         stream, at = told.audio or (self.stream, self.position)
         turn = next((turn for turn in self._turns.values() if turn.begun and turn.stream == stream), None)
@@ -104,7 +104,7 @@ class Ears:
             names = {turn.alias: turn.item for turn in self._turns.values() if turn.alias}
             return replace(told, events=tuple(events.renamed(event, names) for event in told.events))
         self._turns[turn.item] = replace(turn, left=True)
-        return replace(told, events=(_speech_stopped(turn, at), *told.events))
+        return replace(told, events=(speech_stopped(turn, at), *told.events))
 
     def _committed(self, said: tuple[Event, ...], turn: Heard | None, place: tuple[str, int]) -> tuple[Event, ...]:
         """What a commit at `place` in a stream tells, where `turn` has begun."""
@@ -115,7 +115,7 @@ class Ears:
             self._await(Heard(name, stream, ended=True, at=at))
             return (*events.committed(added["item"], previous), *more)
         self._await(replace(turn, ended=True, at=at, alias=name))
-        return (_speech_stopped(turn, at), *events.committed(heard(turn.item).view, previous), *more)
+        return (speech_stopped(turn, at), *events.committed(heard(turn.item).view, previous), *more)
 
     def told(self, told: Told) -> list[Event]:
         """Take over what a client is told of its audio; returns what that makes of a transcript that came early."""
@@ -127,6 +127,8 @@ class Ears:
         for event in told.events:
             if event["type"] in ("input_audio_buffer.committed", "input_audio_buffer.cleared"):
                 self.begins = self.position
+            if event["type"] == "input_audio_buffer.cleared":
+                self._cleared = self.position
             if event["type"] == "conversation.item.done" and untranscribed(restored(event["item"])):
                 made += self._expect(event["item"]["id"])
         return made
@@ -175,12 +177,15 @@ class Ears:
         before = [turn for turn in self._turns.values() if not turn.ended]
         for turn in before:
             self._end(turn.item)
-        made = [_speech_stopped(turn, message.at) for turn in before if turn.begun]
-        self._await(Heard(message.item, message.turn, auto=True, at=message.at))
+        made = [speech_stopped(turn, message.at) for turn in before if turn.begun]
+        ours = message.turn == self.stream
+        left = ours and message.at + FRAMES < self._cleared
+        turn = Heard(message.item, message.turn, auto=True, at=message.at, left=left)
+        self._await(turn)
         self._note(message.turn, message.at)
-        behind = message.turn == self.stream and self.begins < message.at + FRAMES
-        start = max(message.at, self.begins) if behind else message.at
-        return [*made, events.heard("speech_started", message.item, audio_start_ms=start // MS)]
+        start = max(message.at, self.begins) if ours and self.begins < message.at + FRAMES else message.at
+        made.append(events.heard("speech_started", message.item, audio_start_ms=start // MS))
+        return [*made, speech_stopped(turn, self._cleared)] if left else made
 
     def _stopped(self, name: str, stream: str, at: int) -> list[Event]:
         turn = self._turns.get(name)
@@ -192,7 +197,7 @@ class Ears:
         if turn.alias:  # it had ended before the commit, which is of what came behind it
             self._turns[name] = replace(turn, alias="")
             return self._added(Heard(turn.alias, stream, ended=True, at=turn.at))
-        return [_speech_stopped(turn, at)] * turn.begun + self._added(replace(turn, ended=True, left=False))
+        return [speech_stopped(turn, at)] * turn.begun + self._added(replace(turn, ended=True, left=False))
 
     def _added(self, turn: Heard) -> list[Event]:
         """What was said in a turn is an item."""
@@ -237,7 +242,7 @@ class Ears:
         if commit.stream == self.stream:
             before = self._heard_to[1] if self._heard_to[0] == commit.stream else 0
             self._heard_to = commit.stream, max(before, commit.at - FRAMES)
-        return [_speech_stopped(turn, commit.at) for turn in over if not turn.left]
+        return [speech_stopped(turn, commit.at) for turn in over if not turn.left]
 
     def _completed(self, turn: Heard, message: Transcribed) -> list[Event]:
         if not transcribes(self.view):
@@ -293,7 +298,3 @@ class Ears:
             self.metrics.untranscribed.labels(message.problem.code).inc()
         elif ended_at is not None:
             self.metrics.transcript.observe(time.monotonic() - ended_at)
-
-
-def _speech_stopped(turn: Heard, at: int) -> Event:
-    return events.heard("speech_stopped", turn.item, audio_end_ms=at // MS)

@@ -15,7 +15,7 @@ from tests.apps.gateway.test_arrival import resumed
 from tests.apps.gateway.test_voice_arrival import remember
 from tests.apps.gateway.voice_desk import VoiceDesk
 
-STOPPED = "input_audio_buffer.speech_stopped"
+STARTED, STOPPED = (f"input_audio_buffer.speech_{what}" for what in ("started", "stopped"))
 COMMITTED = ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"]
 DELTA, COMPLETED = (f"conversation.item.input_audio_transcription.{kind}" for kind in ("delta", "completed"))
 
@@ -255,3 +255,32 @@ def test_a_long_silence_does_not_end_what_begins() -> None:
     assert types(told)[0] == "input_audio_buffer.timeout_triggered"
     assert desk.session.account.ears.begun == ("i1",)
     assert types(desk.partial("i1", 0, "wait", 5000)) == [DELTA]
+
+
+def test_speech_of_which_one_hears_after_its_clear_has_its_end() -> None:
+    """Whoever clears at once has not been told that it began: both are told, and nobody waits for more of it."""
+    desk = VoiceDesk()
+    desk.hear()
+    desk.send("input_audio_buffer.clear")
+
+    told = desk.started("i1", 300)
+
+    assert [(e["type"], e.get("audio_start_ms", e.get("audio_end_ms"))) for e in told] == [
+        (STARTED, 300),
+        (STOPPED, 1000),
+    ]
+    assert not desk.session.account.ears.speaking
+    desk.hear()
+    assert types(desk.started("i2", 1300)) == [STARTED]
+
+
+def test_a_turn_that_ended_before_a_clear_overtook_it_is_an_item() -> None:
+    """Its beginning, its end and its words come after the clear, which was of what came behind it."""
+    desk = VoiceDesk()
+    desk.hear()
+    desk.send("input_audio_buffer.clear")
+
+    told = desk.started("i1", 100) + desk.stopped("i1", 600) + desk.transcribed("i1", "hello")
+
+    assert types(told)[:5] == [STARTED, STOPPED, *COMMITTED]
+    assert [(one.id, one.text) for one in desk.session.conversation] == [("i1", "hello")]
