@@ -235,14 +235,14 @@ class Listener:
             return
         silence, quiet = self._at - self._voice.last, self._limits.quiet
         if voiced and piece.closing:
-            piece.go_on()
+            piece.go_on(self._step)
         elif silence >= quiet and not piece.closing:
             piece.ask_to_close(self._asking, "eager")
         length = piece.end - piece.start
         if silence >= self._pause(length):
             self._close()
         elif length >= self._window:
-            piece.go_on()
+            piece.go_on(self._step)
             piece.ask_to_close(self._asking, "final")
             self._cutting = True
         elif silence < quiet and self._wants_words(self._named, piece):

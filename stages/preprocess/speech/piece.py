@@ -108,18 +108,20 @@ class Piece:
             self._closing = Answer()
             self._closing.set_result(Transcription())
 
-    def go_on(self) -> None:
+    def go_on(self, step: int) -> None:
         """There is more speech: the answer as it would have been is as good as any other before the end.
 
-        If nobody has begun with it, one that hears more is better.
+        If nobody has begun with it, one that hears more is better; and one that hears hardly more than the one before,
+        by less than `step` positions, agrees with that too easily.
         """
         if self._closing is None:
             return
-        if self._closing.waits:
+        asked = self.start + self._closes * FRAME
+        if self._closing.waits or asked - self.asked < step:
             self._closing.cancel()
         else:
             self._partials.append(self._closing)
-            self.asked = self.start + self._closes * FRAME
+            self.asked = asked
         self._closing = None
 
     def need(self, ask: Ask) -> None:
@@ -173,10 +175,18 @@ class Piece:
         self._frames = self._frames[:place]
         if self._closing is not None and not self._closing.exception():
             until = place * FRAME / RATE
-            kept = tuple(word for word in known.words if (word.start + word.end) / 2 < until)
-            self._finish(Transcription(kept, known.language))
+            self._hand_on(rest, until)
+            self._finish(Transcription(tuple(word for word in known.words if word.middle < until), known.language))
         self.closed = True
         return rest
+
+    def _hand_on(self, rest: Piece, until: float) -> None:
+        """Words that are agreed upon and stand behind the cut are those of the `rest`, which tells them no more."""
+        agreed = self.agreement.agreed
+        kept = next((number for number, word in enumerate(agreed) if word.middle >= until), len(agreed))
+        rest.agreement.agreed = [word.earlier(until) for word in agreed[kept:]]
+        rest.told = max(self.told - kept, 0)
+        self.agreement.agreed, self.told = agreed[:kept], min(self.told, kept)
 
     def _finish(self, said: Transcription) -> None:
         """This is what was said."""

@@ -16,6 +16,15 @@ class Heard(NamedTuple):
     start: float
     end: float
 
+    @property
+    def middle(self) -> float:
+        """Half way through it."""
+        return (self.start + self.end) / 2
+
+    def earlier(self, seconds: float) -> Heard:
+        """The same in a piece that begins so much later."""
+        return Heard(self.text, max(self.start - seconds, 0.0), max(self.end - seconds, 0.0))
+
 
 class Transcription(NamedTuple):
     """What is said in a piece of sound, and in which language (a code like `en`; "": nobody knows)."""

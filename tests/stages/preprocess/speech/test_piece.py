@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Overloaded
+from pipeline.voice import RATE
 from stages.preprocess.speech.ear import FRAME
 from stages.preprocess.speech.piece import Answer, Piece
 from stages.preprocess.speech.recogniser import Heard, Transcription, Urgency
@@ -85,7 +86,7 @@ async def test_who_speaks_on_calls_off_what_waits() -> None:
     """What was asked in the pause is not recognised, if nobody has begun with it; the next words are asked as ever."""
     asked, piece = Asked(), _piece()
     piece.ask_to_close(asked, "eager")
-    piece.go_on()
+    piece.go_on(FRAME)
     assert asked.answers[0].cancelled()
     assert piece.asked == 0
     piece.close(asked)
@@ -100,7 +101,7 @@ async def test_what_was_begun_in_a_pause_counts_as_words_on_the_way() -> None:
     piece.ask_to_close(asked, "eager")
     asked.answers[1].begun = True
     _add(piece, 3, voiced=False)
-    piece.go_on()
+    piece.go_on(2 * FRAME)
     assert piece.asked == 12 * FRAME
     asked.answers[1].set_result(_said("go home"))
     piece.ask(asked)
@@ -128,3 +129,40 @@ async def test_what_is_too_short_for_a_word_is_not_asked() -> None:
     piece.collect(_explain)  # type: ignore[arg-type]
     assert asked.what == []
     assert piece.said == Transcription()
+
+
+async def test_what_hears_hardly_more_than_the_one_before_agrees_with_nothing() -> None:
+    """Two transcripts of nearly the same sound have the same mistakes."""
+    asked, piece = Asked(), _piece()
+    piece.ask(asked)
+    asked.answers[0].begun = True
+    _add(piece, 2)
+    piece.ask_to_close(asked, "eager")
+    asked.answers[1].begun = True
+    piece.go_on(3 * FRAME)
+    asked.answers[0].set_result(_said("go home"))
+    piece.collect(_explain)  # type: ignore[arg-type]
+    assert asked.answers[1].cancelled()
+    assert piece.asked == 10 * FRAME
+    assert piece.agreement.agreed == []
+
+
+async def test_words_that_were_told_and_stand_behind_a_cut_are_not_told_again() -> None:
+    """They are the first ones of the rest."""
+    frames = [np.full(512, 0.5, np.float32)] * 80 + [np.zeros(512, np.float32)] + [np.ones(512, np.float32)] * 69
+    asked, piece = Asked(), Piece(0, frames, len(frames))
+    words = [Heard(f" {word}", n, n + 0.5) for n, word in enumerate("abcde")]
+    for _ in range(2):
+        piece.agreement.hear(words[:4])
+    piece.told = 4
+    piece.ask_to_close(asked, "final")
+    asked.answers[0].set_result(Transcription(tuple(words)))
+
+    rest = piece.cut()
+
+    assert rest.start == 80 * FRAME
+    assert piece.said == Transcription(tuple(words[:3]))
+    assert (piece.agreement.agreed, piece.told) == (words[:3], 3)
+    behind = [word.earlier(rest.start / RATE) for word in words[3:]]
+    assert (rest.agreement.agreed, rest.told) == (behind[:1], 1)
+    assert rest.agreement.after(behind) == behind[1:]
