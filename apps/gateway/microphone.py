@@ -233,7 +233,7 @@ class Microphone:
         if not self.stream or self._waiting or now - self._heard_at <= self._settings.idle_s / 2:
             return
         if self._how().detection is None and self.position > self.begins:
-            self._heard_at, self._fresh = now, True  # what comes later is not to be looked for near the last note
+            self._heard_at, self._fresh = now, True  # the log is told when this was
             self._say("")
         elif now - self._heard_at > self._settings.idle_s:
             self.end()
