@@ -108,7 +108,7 @@ async def test_a_connection_lost_in_the_middle_of_a_word(demo_model: Path) -> No
         client = Client(socket)
         await client.send("session.update", session=TRANSCRIBED)
         await send_sound(client, sound[:middle], chunk_ms=20)
-        await client.until("conversation.item.input_audio_transcription.delta")
+        await client.until("input_audio_buffer.speech_started")
         socket.transport.abort()
         session, last = client.told.events[0]["session"]["id"], client.told.events[-1]["event_id"]
         async with websockets.connect(f"{url}/v1/realtime?resume={session}&last_event_id={last}") as again:
