@@ -111,7 +111,7 @@ def pipeline(folder: Path) -> Hear:
     whisper = Whisper(str(folder), device="cpu", compute_type="int8", threads=1)
 
     def hear(wave: Wave) -> str:
-        (found,) = whisper.recognise([Task(frames=(wave,), final=True)])
+        (found,) = whisper.recognise([Task(frames=(wave,))])
         return "".join(word.text for word in found.words).strip()
 
     return hear

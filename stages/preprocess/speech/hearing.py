@@ -133,12 +133,11 @@ class Hearing:
     def _ask(self, frames: Sequence[Samples], urgency: Urgency, how: Listening, language: str) -> Answer:
         task = Task(
             tuple(frames),
-            urgency != "partial",
+            urgency,
             session=self._session,
             tenant=self._tenant,
             language=how.language or language or self._language,
             hint=how.hint,
-            eager=urgency == "eager",
         )
         return self._transcriber.ask(task)
 

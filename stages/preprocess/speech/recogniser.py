@@ -39,24 +39,22 @@ Urgency = Literal["final", "eager", "partial"]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A piece to recognise, in frames at 16 kHz. A `final` one is what will count; one that is not may be left out.
+    """A piece to recognise, in frames at 16 kHz, and how much that is needed.
 
-    An `eager` one will count only if nothing comes after it. `language` "" is to be found out; `hint` is text that the
-    words may be like.
+    `language` "" is to be found out; `hint` is text that the words may be like.
     """
 
     frames: tuple[Samples, ...]
-    final: bool
+    urgency: Urgency = "final"
     session: str = ""
     tenant: str = ""
     language: str = ""
     hint: str = ""
-    eager: bool = False
 
     @property
-    def urgency(self) -> Urgency:
-        """How much it is needed."""
-        return "partial" if not self.final else "eager" if self.eager else "final"
+    def counts(self) -> bool:
+        """Whether what is said in it may be what stays; a `partial` one may be left out."""
+        return self.urgency != "partial"
 
     @property
     def samples(self) -> int:

@@ -3,8 +3,8 @@
 What is needed goes before what is nice to have. Under load a session's newer piece takes the place of its older one
 that still waits, so that partial transcripts come in longer steps; final ones are refused when too many wait, or when
 one has waited too long, with a time to come back. What is at work cannot be stopped: those that are not final go in
-batches that are soon done. Where the processor has too much to do, so that the event loop is
-late, only final ones are recognised for a while: sound has to be heard before anything else.
+batches that are soon done. Where the processor has too much to do, so that the event loop is late, partial ones rest
+for a while: sound has to be heard before anything else.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Whisper:
     def kind(self, task: Task) -> object:
         """What may share a batch: the same length, language, hint and class; nothing if the language is unknown."""
         language = self._known(task.language)
-        return (self._length(task), language, task.hint, task.final) if language else task
+        return (self._length(task), language, task.hint, task.counts) if language else task
 
     def recognise(self, tasks: Sequence[Task]) -> list[Transcription]:
         """See `Recogniser`; `tasks` are of one `kind`."""
@@ -154,7 +154,7 @@ class Whisper:
         results = self._model.model.generate(
             encoded,
             [prompt] * len(tasks),
-            beam_size=self._beam if tasks[0].final else 1,
+            beam_size=self._beam if tasks[0].counts else 1,
             max_length=min(most, self._model.max_length),
             suppress_tokens=self._suppressed(tokenizer),
             return_scores=True,

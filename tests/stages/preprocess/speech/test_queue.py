@@ -1,18 +1,16 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from stages.preprocess.speech.piece import Answer
 from stages.preprocess.speech.queue import FairQueue, Waiting
-from stages.preprocess.speech.recogniser import Task
-
-KINDS = ((True, False), (True, True), (False, False))
+from stages.preprocess.speech.recogniser import Task, Urgency
 
 
-def _waiting(
-    session: str, *, final: bool = True, tenant: str = "t", language: str = "", eager: bool = False
-) -> Waiting:
-    task = Task((np.zeros(512, np.float32),), final, session, tenant, language, eager=eager)
+def _waiting(session: str, urgency: Urgency = "final", *, tenant: str = "t", language: str = "") -> Waiting:
+    task = Task((np.zeros(512, np.float32),), urgency, session, tenant, language)
     return Waiting(task, Answer(), 0.0)
 
 
@@ -29,7 +27,7 @@ def _same(_: Task) -> object:
 
 async def test_final_pieces_go_first() -> None:
     """And never in a batch with others, which they would wait for."""
-    partial, eager, final = _waiting("a", final=False), _waiting("c", eager=True), _waiting("b")
+    partial, eager, final = _waiting("a", "partial"), _waiting("c", "eager"), _waiting("b")
     queue = _filled(partial, eager, final)
     assert queue.take(8, _same) == [final]
     assert queue.take(8, _same) == [eager]
@@ -40,7 +38,7 @@ async def test_final_pieces_go_first() -> None:
 
 async def test_what_final_pieces_may_wait_for_is_bounded() -> None:
     """So many of the others share a batch, and no more; final ones as many as there is room for."""
-    some = [_waiting(session, final=final, eager=eager) for final, eager in KINDS for session in "abc"]
+    some = [_waiting(session, urgency) for urgency in get_args(Urgency) for session in "abc"]
     queue = _filled(*some)
     assert [len(queue.take(8, _same, others=2)) for _ in range(5)] == [3, 2, 1, 2, 1]
 
@@ -56,7 +54,7 @@ async def test_a_session_that_floods_waits_for_itself() -> None:
 
 async def test_a_newer_partial_takes_the_older_ones_place() -> None:
     """Of each session the newest waits; the older one is called off, and counted."""
-    old, other, new = _waiting("a", final=False), _waiting("b", final=False), _waiting("a", final=False)
+    old, other, new = _waiting("a", "partial"), _waiting("b", "partial"), _waiting("a", "partial")
     queue = _filled(old, other, new)
     assert old.answer.cancelled()
     assert queue.replaced == 1

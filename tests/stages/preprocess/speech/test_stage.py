@@ -100,7 +100,7 @@ async def test_who_wants_no_partials_gets_none(transcriber: Transcriber, recogni
     how = Listening(detection=Detection(), partials=False)
     told = await _heard(transcriber, sounds(np.concatenate([say("one two three four five"), silence(1)]), how))
     assert [type(output) for output in told] == [SpeechStarted, SpeechStopped, Transcribed]
-    assert [task.final for task in recogniser.tasks] == [True]
+    assert [task.counts for task in recogniser.tasks] == [True]
 
 
 @pytest.mark.parametrize("how", [SERVER, _eager("high")])
@@ -113,11 +113,11 @@ async def test_what_counts_is_the_same_sound_however_fast_it_is_recognised(
     """
     sound = sounds(np.concatenate([say("what time is it"), silence(0.3), say("please"), silence(2)]), how)
     quick = _finals(await _heard(transcriber, sound))
-    counted = [task.samples for task in recogniser.tasks if task.final][-1]
+    counted = [task.samples for task in recogniser.tasks if task.counts][-1]
     recogniser.tasks.clear()
     recogniser.going.clear()
     asyncio.get_running_loop().call_later(0.2, recogniser.going.set)
-    busy = transcriber.ask(Task((np.zeros(512, np.float32),), final=True, session="another"))
+    busy = transcriber.ask(Task((np.zeros(512, np.float32),), session="another"))
     slow = _finals(await _heard(transcriber, sound))
     assert slow == quick
     assert [task.samples for task in recogniser.tasks if task.urgency == "final"][-1] == counted
@@ -150,7 +150,7 @@ async def test_a_pause_within_a_turn_ends_a_piece_and_loses_no_word(
     )
     told = await _heard(transcriber, sounds(sound, how))
     assert _texts(told) == ["one two three four five six seven eight nine zero"]
-    finals = [task for task in recogniser.tasks if task.final]
+    finals = [task for task in recogniser.tasks if task.counts]
     assert [len(task.frames) * 32 < 2600 for task in finals] == [True, True]
 
 
@@ -163,7 +163,7 @@ async def test_speech_right_behind_a_turn_has_its_padding(
     if (finals := _finals(told))[1:]:
         places = [one.at for one in told if isinstance(one, (SpeechStarted, SpeechStopped))]
         assert places == sorted(places)
-        last = [task for task in recogniser.tasks if task.final][-1]
+        last = [task for task in recogniser.tasks if task.counts][-1]
         before = np.flatnonzero(np.abs(np.concatenate(last.frames)) > 0.01)[0] / 16_000
         assert before >= 0.25
     assert " ".join(final.text for final in finals) == "one two"

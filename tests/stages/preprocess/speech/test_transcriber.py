@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 from pipeline.errors import Overloaded
 from stages.preprocess.speech.metrics import SpeechMetrics
 from stages.preprocess.speech.piece import Answer
-from stages.preprocess.speech.recogniser import Task
+from stages.preprocess.speech.recogniser import Task, Urgency
 from stages.preprocess.speech.transcriber import Transcriber
 from tests.stages.preprocess.speech.fakes import ToneRecogniser
 
 
-def _task(session: str = "a", *, final: bool = True, eager: bool = False, seconds: float = 1.0) -> Task:
-    return Task((np.zeros(round(seconds * 16_000), np.float32),), final, session, eager=eager)
+def _task(session: str = "a", urgency: Urgency = "final", *, seconds: float = 1.0) -> Task:
+    return Task((np.zeros(round(seconds * 16_000), np.float32),), urgency, session)
 
 
 async def _outcome(answer: Answer) -> object:
@@ -60,7 +60,7 @@ async def test_what_is_not_final_is_soon_done(transcriber: Transcriber, recognis
     await asyncio.gather(*(_outcome(transcriber.ask(_task("z"))) for _ in range(6)))
     recogniser.batches.clear()
     first = await _busy(transcriber, recogniser)
-    more = [transcriber.ask(_task(session, final=False)) for session in "bcde"]
+    more = [transcriber.ask(_task(session, urgency="partial")) for session in "bcde"]
     recogniser.going.set()
     await asyncio.gather(*map(_outcome, [first, *more]))
     assert max(batch for batch, _ in recogniser.batches) <= 2
@@ -70,7 +70,7 @@ async def test_an_eager_piece_is_refused_no_room(recogniser: ToneRecogniser) -> 
     """It is not counted among those that are needed, and goes before words on the way."""
     async with Transcriber(recogniser, queue=1) as transcriber:
         busy = await _busy(transcriber, recogniser)
-        partial, eager = transcriber.ask(_task("b", final=False)), transcriber.ask(_task("c", eager=True))
+        partial, eager = transcriber.ask(_task("b", urgency="partial")), transcriber.ask(_task("c", urgency="eager"))
         final, refused = transcriber.ask(_task("d")), transcriber.ask(_task("e"))
         assert [answer.begun for answer in (busy, final, eager, partial)] == [True, False, False, False]
         assert refused.done()
@@ -83,7 +83,7 @@ async def test_too_many_final_pieces_are_refused_at_once(recogniser: ToneRecogni
     """With a time to come back; what is not final never is, and never fills the queue."""
     async with Transcriber(recogniser, queue=2) as transcriber:
         busy = await _busy(transcriber, recogniser)
-        partials = [transcriber.ask(_task(session, final=False)) for session in "xyz"]
+        partials = [transcriber.ask(_task(session, urgency="partial")) for session in "xyz"]
         waiting = [transcriber.ask(_task(session)) for session in "bc"]
         with pytest.raises(Overloaded) as refusal:
             await _outcome(transcriber.ask(_task("d")))
@@ -112,7 +112,7 @@ async def test_partials_rest_while_the_event_loop_is_late(recogniser: ToneRecogn
         recogniser.going.set()
         time.sleep(0.06)  # noqa: ASYNC251 - the event loop has other things to do
         await _outcome(first)
-        partial, final = transcriber.ask(_task(final=False)), transcriber.ask(_task())
+        partial, final = transcriber.ask(_task(urgency="partial")), transcriber.ask(_task())
         await _outcome(final)
         await asyncio.sleep(0.1)
         assert not partial.done()
@@ -147,7 +147,7 @@ async def test_what_is_counted(recogniser: ToneRecogniser) -> None:
     registry = CollectorRegistry()
     async with Transcriber(recogniser, queue=1, metrics=SpeechMetrics(registry)) as transcriber:
         busy = await _busy(transcriber, recogniser)
-        asked = [transcriber.ask(_task(final=False)) for _ in range(3)]
+        asked = [transcriber.ask(_task(urgency="partial")) for _ in range(3)]
         final, refused = transcriber.ask(_task()), transcriber.ask(_task())
 
         def value(name: str, **labels: str) -> float | None:

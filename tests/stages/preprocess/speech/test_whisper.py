@@ -58,7 +58,7 @@ def _spoken(text: str) -> tuple[Samples, list[float]]:
 
 
 def _task(sound: Samples, **options: Any) -> Task:
-    return Task((sound,), options.pop("final", True), **options)
+    return Task((sound,), **options)
 
 
 def _text(words: Any) -> str:
