@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from apps.gateway import listened
+from apps.gateway import history, listened
 from apps.gateway.history import History
 from apps.gateway.listened import reached
 from pipeline.memory import MemoryBus
@@ -77,6 +77,14 @@ async def test_no_more_is_read_than_can_matter(monkeypatch: pytest.MonkeyPatch) 
 
     assert await found(bus, noted_at) == ("audio_1", 2400)
     assert await found(bus, noted_at + 0.25) == ("audio_1", 4800)
+
+
+async def test_more_than_is_read_back_at_once_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had been taken for its end would be a place that was heard long ago."""
+    monkeypatch.setattr(history, "MOST_BYTES", 3 * len(AUDIO.encode(sound(0, 2400))))
+    bus = await log_of(*(sound(at, 2400) for at in range(0, 24_000, 2400)))
+
+    assert await found(bus) == ("audio_1", 24_000)
 
 
 async def test_a_turn_is_one_although_its_gateway_died() -> None:
